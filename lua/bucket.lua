@@ -1,0 +1,33 @@
+-- Decides on requests to one token bucket, in their order.
+--
+-- KEYS[1]  the bucket's state
+-- ARGV[1]  its terms, six little-endian doubles: capacity, refill amount (tokens), refill step (us, 0 never),
+--          initial tokens, anchor of the refill grid (us, negative for none), how long to keep it unused (us)
+-- ARGV[2]  the requests, five doubles each: what (0 take, 1 come back for a booking, 2 give back a grant,
+--          3 give back a booking), cost (tokens), longest wait accepted (us), horizon of bookings (us), turn (us)
+--
+-- Returns three integers for each request: the verdict (0 refused, 1 granted, 2 booked, 3 early; for a gift
+-- 1 taken back, 0 too late), the wait (us, rounded up; -1 for ever), the turn (us).
+
+local terms = {}
+terms.capacity, terms.amount, terms.step, terms.initial, terms.anchor, terms.keep = struct.unpack('<dddddd', ARGV[1])
+local now = now_us()
+local state = load_bucket(KEYS[1], terms, now)
+local requests, at, reply = ARGV[2], 1, {}
+while at <= #requests do
+  local what, cost, accept, horizon, turn
+  what, cost, accept, horizon, turn, at = struct.unpack('<ddddd', requests, at)
+  local verdict, wait
+  if what == 0 then
+    verdict, wait, turn = take(terms, state, now, cost, accept, horizon)
+  elseif what == 1 then
+    verdict, wait, turn = come_back(terms, state, now, cost, accept, horizon, turn)
+  else
+    verdict, wait, turn = give_back(terms, state, now, cost, turn, what == 3)
+  end
+  if wait == ENDLESS then wait, turn = -1, -1 end
+  local n = #reply
+  reply[n + 1], reply[n + 2], reply[n + 3] = verdict, ceil(wait), ceil(turn)
+end
+save_bucket(KEYS[1], terms, state, now)
+return reply

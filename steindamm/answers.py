@@ -1,0 +1,30 @@
+"""What a limiter answers to those who wait elsewhere: jobs, and callers of `reserve`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from steindamm.permits import Permit
+    from steindamm.tickets import Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One of three things: start after the wait (there is a permit), come back after the wait with the turn
+    (there is none, but a turn), or ask again after the wait (there is neither).
+
+    Parameters:
+        wait: Seconds; infinite where no wait would help.
+        permit: Leave to start.
+        turn: The turn (of a bucket), or the arrival number (at a semaphore), to come back with.
+        cost: Tokens that a booked turn stands for.
+        ticket: Who waits to be handed a slot, where the asker listens.
+    """
+
+    wait: float
+    permit: Permit | None = None
+    turn: float | None = None
+    cost: float = 1.0
+    ticket: Ticket | None = None

@@ -1,0 +1,189 @@
+"""The token bucket for asyncio tasks. Its twin for threads is `steindamm.sync_token_bucket`."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from steindamm.answers import Answer
+from steindamm.background import in_background
+from steindamm.backends.memory import MEMORY, AsyncMemoryBucket
+from steindamm.permits import Permit
+from steindamm.reservations import AsyncReservation
+from steindamm.rules.bucket import Decision, Request, Verdict, What
+from steindamm.token_bucket import SECOND, TokenBucket
+from steindamm.turns import AsyncSleeper, Turns
+
+
+class AsyncTokenBucket(TokenBucket):
+    """A limit on starts per time, for asyncio; `steindamm.SyncTokenBucket` is its twin and explains the model.
+
+    Example:
+        >>> import asyncio
+        >>> from steindamm import AsyncTokenBucket
+        >>> limiter = AsyncTokenBucket(name="api", capacity=10, refill_frequency=0.1)
+        >>> async def main():
+        ...     async with limiter:
+        ...         pass
+        ...     async with limiter(5):
+        ...         return "called"
+        >>> asyncio.run(main())
+        'called'
+
+    Parameters:
+        name: 1 to 200 bytes without braces and control characters.
+        capacity: The most tokens it holds, above 0.
+        refill_frequency: Seconds between refills; 0, together with `refill_amount`, for a quota that never refills.
+        refill_amount: Tokens that arrive with each, at most `capacity`.
+        initial_tokens: Tokens in a bucket that nobody has used, or that was idle for so long that it was
+            forgotten; by default `capacity`.
+        max_sleep: The longest sleep, in seconds, that an acquire accepts; 0 accepts any.
+        expiry: Seconds that an unused bucket is remembered at least; it never is for less than until it is full.
+        tokens_to_consume: The cost of one acquire in tokens; `limiter(5)` gives the limiter with another.
+        window_start_time: A moment in the past that the refills are aligned with, for calendar windows.
+        connection: An async redis-py client (standalone or cluster), a URL, or None for this process's memory.
+
+    Raises:
+        ValueError: A setting is wrong; the message names it and says what it must be.
+        TypeError: A setting, or the connection, is of the wrong kind.
+    """
+
+    def __new__(cls, *_: Any, connection: Any = None, **__: Any) -> Self:
+        """Choose the class by the connection."""
+        if cls is AsyncTokenBucket:
+            cls = AsyncLocalTokenBucket if connection is None else AsyncRedisTokenBucket  # type: ignore[assignment]
+        return super().__new__(cls)
+
+    async def acquire(self) -> Permit:
+        """Sleep until the turn, and return the permit.
+
+        Raises:
+            MaxSleepExceededError: The turn is more than `max_sleep` away; raised at once, nothing was taken.
+            NoTokensAvailableError: The quota is spent.
+            LimiterUnavailableError: Redis did not answer.
+        """
+        if self._cost == 0:
+            return Permit(self.name, 0.0)
+        decision = await self._backend.ask(self._take)
+        if decision.verdict is not Verdict.GRANTED:
+            raise self._refusal(decision)
+        if decision.wait > 0:
+            await self._sleep(decision)
+        return Permit(self.name, self._cost, decision.wait / SECOND)
+
+    async def try_acquire(self) -> Permit | None:
+        """A permit if the tokens are there, else None. Never sleeps.
+
+        Raises:
+            LimiterUnavailableError: Redis did not answer.
+        """
+        if self._cost == 0:
+            return Permit(self.name, 0.0)
+        decision = await self._backend.ask(self._try)
+        return Permit(self.name, self._cost) if decision.verdict is Verdict.GRANTED else None
+
+    async def reserve(self) -> AsyncReservation:
+        """Take a turn and leave the waiting to the caller. Never sleeps.
+
+        Example:
+            >>> import asyncio
+            >>> from steindamm import AsyncTokenBucket
+            >>> asyncio.run(AsyncTokenBucket(name="later", capacity=1).reserve()).delay
+            0.0
+
+        Raises:
+            MaxSleepExceededError, NoTokensAvailableError, LimiterUnavailableError: As for `acquire`.
+        """
+        if self._cost == 0:
+            return AsyncReservation(Permit(self.name, 0.0), 0.0)
+        decision = await self._backend.ask(self._take)
+        if decision.verdict is not Verdict.GRANTED:
+            raise self._refusal(decision)
+        permit = Permit(self.name, self._cost, decision.wait / SECOND)
+        gift = Request(What.GIVE_BACK, self._cost, turn=decision.turn)
+        return AsyncReservation(permit, permit.waited, lambda: self._backend.ask(gift))
+
+    async def ask(
+        self, *, cost: float | None = None, accept: float = 0.0, horizon: float = 0.0, turn: float | None = None
+    ) -> Answer:
+        """Ask on behalf of a job, without sleeping: start, come back, or ask again; see `Answer`.
+
+        Parameters:
+            cost: Tokens; by default the limiter's own cost.
+            accept: The longest wait for the start, in seconds.
+            horizon: How far away, in seconds, a turn may be booked.
+            turn: The turn that the job was told to come back with.
+        """
+        request = self._asking(cost, accept, horizon, turn)
+        if request.cost == 0:
+            return Answer(0.0, permit=Permit(self.name, 0.0))
+        return self._answer(request, await self._backend.ask(request))
+
+    async def give_back(self, answer: Answer) -> None:
+        """Return the turn that an answer gave and nobody will use."""
+        gift = self._gift(answer)
+        if gift is not None:
+            await self._backend.ask(gift)
+
+    async def _sleep(self, decision: Decision) -> None:
+        turns = self._backend.turns
+        sleeper = AsyncSleeper(decision, self._cost)
+        turns.join(sleeper)
+        try:
+            await sleeper.sleep()
+        except BaseException:
+            turns.cancel(sleeper)
+            await asyncio.shield(in_background(self._give_back_left_over(turns)))
+            raise
+        turns.leave(sleeper)
+
+    async def _give_back_left_over(self, turns: Turns) -> None:
+        while left_over := turns.take_left_over():
+            if (await self._backend.ask(left_over.gift)).verdict is not Verdict.GRANTED:
+                turns.keep_left_over(left_over)
+                return
+
+    async def __aenter__(self) -> Permit:
+        return await self.acquire()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Tokens that were used do not come back."""
+
+    def _decorated(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if not inspect.iscoroutinefunction(function):
+            raise TypeError(f"{function!r} is no coroutine function: decorate it with a SyncTokenBucket")
+
+        @functools.wraps(function)
+        async def limited(*args: Any, **kwargs: Any) -> Any:
+            async with self:
+                return await function(*args, **kwargs)
+
+        return limited
+
+
+class AsyncLocalTokenBucket(AsyncTokenBucket):
+    """A token bucket in this process's memory; `AsyncTokenBucket` describes it."""
+
+    def _connect(self, connection: Any) -> None:
+        if connection is not None:
+            raise TypeError("connection must be None for a local limiter; an AsyncRedisTokenBucket takes one")
+        self._backend = AsyncMemoryBucket(self.settings, MEMORY)
+
+
+class AsyncRedisTokenBucket(AsyncTokenBucket):
+    """A token bucket in Redis, Valkey or Redis Cluster; `AsyncTokenBucket` describes it."""
+
+    def _connect(self, connection: Any) -> None:
+        from steindamm.backends.redis.bucket import async_buckets  # noqa: PLC0415
+
+        self._buckets = async_buckets(connection, self.settings)
+
+    @property
+    def _backend(self) -> Any:
+        return self._buckets.here()

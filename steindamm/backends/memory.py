@@ -1,0 +1,176 @@
+"""Limiters in this process's memory: one state a name, one lock, no thread.
+
+A full bucket and a free semaphore say nothing that a new one would not, so their states are dropped: each
+new name looks at the oldest ones and drops those that are idle.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from threading import Lock
+from typing import Generic, TypeVar
+from weakref import WeakValueDictionary
+
+from steindamm.backends.terms import MICROSECONDS, bucket_terms, semaphore_terms, wall_clock
+from steindamm.rules import bucket, semaphore
+from steindamm.settings import BucketSettings, SemaphoreSettings
+from steindamm.tickets import Ticket
+from steindamm.turns import Turns
+
+State = TypeVar("State")
+Clock = Callable[[], float]
+
+
+def monotonic_clock() -> float:
+    """Microseconds on the monotonic clock, which nobody sets."""
+    return time.monotonic() * MICROSECONDS
+
+
+class States(Generic[State]):
+    """States by name, without the idle ones.
+
+    Parameters:
+        is_idle: Whether a state (of this name, now) says nothing that a new one would not.
+    """
+
+    def __init__(self, is_idle: Callable[[State, float], bool]) -> None:
+        self.by_name: dict[str, State] = {}
+        self._is_idle = is_idle
+        self._oldest: deque[str] = deque()
+
+    def add(self, name: str, state: State, now: float) -> State:
+        """Keep a new state; drop the idle ones among the oldest."""
+        self._sweep(now)
+        self.by_name[name] = state
+        self._oldest.append(name)
+        return state
+
+    def _sweep(self, now: float) -> None:
+        spared = 0
+        while self._oldest and spared < 2:
+            name = self._oldest.popleft()
+            if self._is_idle(self.by_name[name], now):
+                del self.by_name[name]
+            else:
+                self._oldest.append(name)
+                spared += 1
+
+
+class KeptBucket:
+    """A bucket's state with what tells when it may go."""
+
+    __slots__ = ("keep", "state", "terms", "used")
+
+    def __init__(self, terms: bucket.BucketTerms, keep: float, now: float) -> None:
+        self.terms = terms
+        self.keep = keep
+        self.state = bucket.BucketState(terms, now)
+        self.used = now
+
+    def is_idle(self, now: float) -> bool:
+        """Whether it is full again, and unused for as long as it is kept."""
+        if now < self.used + self.keep:
+            return False
+        bucket.refill(self.terms, self.state, now)
+        return bucket.full_at(self.terms, self.state, now) <= now
+
+
+class Memory:
+    """The states of all local limiters that share a clock.
+
+    Parameters:
+        clock: Gives the time in microseconds; a test passes its own.
+    """
+
+    def __init__(self, clock: Clock = monotonic_clock) -> None:
+        self.clock = clock
+        self.lock = Lock()
+        self.buckets: States[KeptBucket] = States(KeptBucket.is_idle)
+        self.semaphores: States[semaphore.SemaphoreState] = States(
+            lambda state, _: not (state.leases or state.present)
+        )
+        self.turns: WeakValueDictionary[str, Turns] = WeakValueDictionary()
+        os.register_at_fork(
+            before=self.lock.acquire, after_in_parent=self.lock.release, after_in_child=self._after_fork
+        )
+
+    def _after_fork(self) -> None:
+        """The child starts from its parent's buckets; the slots are held by threads it does not have."""
+        self.lock.release()
+        self.semaphores.by_name.clear()
+        self.semaphores._oldest.clear()  # noqa: SLF001
+
+
+MEMORY = Memory()
+"""This process's."""
+
+
+class MemoryBucket:
+    """One token bucket in memory."""
+
+    def __init__(self, settings: BucketSettings, memory: Memory) -> None:
+        self._name = settings.name
+        self._memory = memory
+        self._clock = memory.clock
+        self._terms = bucket_terms(settings, memory.clock() - wall_clock())
+        self._keep = keep_of(settings)
+
+    @property
+    def turns(self) -> Turns:
+        """Those who sleep until their turn at the bucket of this name."""
+        return self._memory.turns.setdefault(self._name, Turns())
+
+    def ask(self, request: bucket.Request) -> bucket.Decision:
+        """Decide on one request."""
+        memory = self._memory
+        with memory.lock:
+            now = self._clock()
+            kept = memory.buckets.by_name.get(self._name)
+            if kept is None:
+                kept = memory.buckets.add(self._name, KeptBucket(self._terms, self._keep, now), now)
+            kept.used = now
+            kept.terms = self._terms
+            return bucket.decide(self._terms, kept.state, now, request)
+
+
+class AsyncMemoryBucket(MemoryBucket):
+    """One token bucket in memory, asked by tasks. Nothing in it waits."""
+
+    async def ask(self, request: bucket.Request) -> bucket.Decision:  # type: ignore[override]
+        """Decide on one request."""
+        return MemoryBucket.ask(self, request)
+
+
+class MemorySemaphore:
+    """One semaphore in memory. Its holders live as long as the process, so their leases have no end."""
+
+    def __init__(self, settings: SemaphoreSettings, memory: Memory) -> None:
+        self._name = settings.name
+        self._memory = memory
+        self._terms = semaphore_terms(settings)._replace(lease=semaphore.FOREVER, presence=semaphore.FOREVER)
+
+    def ask(self, request: semaphore.Request) -> semaphore.Place:
+        """Decide on one request; wake those who are handed a slot by it."""
+        memory = self._memory
+        with memory.lock:
+            now = memory.clock()
+            state = memory.semaphores.by_name.get(self._name)
+            if state is None:
+                state = memory.semaphores.add(self._name, semaphore.SemaphoreState(), now)
+            place, handed = semaphore.decide(self._terms, state, now, request)
+        for ticket, fence in handed:
+            assert isinstance(ticket, Ticket)  # noqa: S101
+            ticket.hand(fence)
+        return place
+
+
+QUOTA_KEPT = 366 * 86_400.0
+"""Seconds that a quota is remembered after its last use: it never refills, but no state lives for ever."""
+
+
+def keep_of(settings: BucketSettings) -> float:
+    """Microseconds that a bucket's state is kept after its last use."""
+    return max(settings.expiry, QUOTA_KEPT if settings.never_refills else 0.0) * MICROSECONDS

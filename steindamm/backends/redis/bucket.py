@@ -1,0 +1,115 @@
+"""A token bucket in Redis: requests to the script, decisions back, one call for all who ask together."""
+
+from __future__ import annotations
+
+import math
+from struct import Struct
+from typing import Any
+
+from steindamm.backends.memory import keep_of
+from steindamm.backends.redis.connection import checked_connection
+from steindamm.backends.redis.each_loop import EachLoop
+from steindamm.backends.redis.links import AsyncLink, Reply, SyncLink, sync_link
+from steindamm.backends.redis.scripts import bucket_script
+from steindamm.backends.redis.sharing import AsyncSharing, SyncSharing
+from steindamm.backends.terms import bucket_terms
+from steindamm.errors import LimiterUnavailableError
+from steindamm.rules.bucket import Decision, Request, Verdict, What
+from steindamm.settings import BucketSettings
+from steindamm.turns import Turns
+
+TERMS = Struct("<6d")
+REQUEST = Struct("<5d")
+VERDICTS = {int(verdict): verdict for verdict in Verdict}
+
+
+class BucketWire:
+    """What a bucket's script is sent, and what its reply means."""
+
+    def __init__(self, settings: BucketSettings) -> None:
+        self.name = settings.name
+        self.script = bucket_script()
+        self.keys = (f"steindamm:{{{settings.name}}}:bucket",)
+        self._terms = TERMS.pack(*bucket_terms(settings, clock_ahead=0.0), keep_of(settings))
+        self.identity = (*self.keys, self._terms)
+
+    def encoded(self, requests: list[Request]) -> tuple[bytes, bytes]:
+        """The script's arguments."""
+        return self._terms, b"".join(REQUEST.pack(*request) for request in requests)
+
+    def decoded(self, reply: Reply) -> list[Decision]:
+        """One decision for each request."""
+        numbers = iter(reply)
+        try:
+            return [
+                Decision(VERDICTS[verdict], wait if wait >= 0 else math.inf, turn)
+                for verdict, wait, turn in zip(numbers, numbers, numbers, strict=True)
+            ]
+        except KeyError:
+            raise LimiterUnavailableError(self.name, "malformed reply") from None
+
+
+def gift(request: Request, decision: Decision) -> Request | None:
+    """The request that takes back what a decision gave, if it gave something."""
+    if decision.verdict is Verdict.GRANTED and request.what in (What.TAKE, What.COME_BACK):
+        return Request(What.GIVE_BACK, request.cost, turn=decision.turn)
+    if decision.verdict is Verdict.BOOKED:
+        return Request(What.GIVE_BOOKING_BACK, request.cost, turn=decision.turn)
+    return None
+
+
+class SyncRedisBucket:
+    """A bucket asked by threads."""
+
+    def __init__(self, link: SyncLink, wire: BucketWire) -> None:
+        self._link = link
+        self._wire = wire
+        self._sharing = SyncSharing(self._call, self._undo)
+        self.ask = self._sharing.ask
+        self.turns = Turns()
+
+    def _call(self, requests: list[Request]) -> list[Decision]:
+        wire = self._wire
+        return wire.decoded(
+            self._link.run(wire.name, wire.script, wire.keys, wire.encoded(requests), 3 * len(requests))
+        )
+
+    def _undo(self, request: Request, decision: Decision) -> None:
+        back = gift(request, decision)
+        if back:
+            self.ask(back)
+
+
+class AsyncRedisBucket:
+    """A bucket asked by the tasks of one event loop."""
+
+    def __init__(self, link: AsyncLink, wire: BucketWire) -> None:
+        self._link = link
+        self._wire = wire
+        self._sharing = AsyncSharing(self._call, self._undo)
+        self.ask = self._sharing.ask
+        self.turns = Turns()
+
+    async def _call(self, requests: list[Request]) -> list[Decision]:
+        wire = self._wire
+        return wire.decoded(
+            await self._link.run(wire.name, wire.script, wire.keys, wire.encoded(requests), 3 * len(requests))
+        )
+
+    async def _undo(self, request: Request, decision: Decision) -> None:
+        back = gift(request, decision)
+        if back:
+            await self._call([back])
+
+
+def sync_bucket(connection: Any, settings: BucketSettings) -> SyncRedisBucket:
+    """The bucket that all sync limiters of this name and these terms share."""
+    checked_connection(connection, asynchronous=False)
+    link, wire = sync_link(connection), BucketWire(settings)
+    return link.limiters.setdefault(wire.identity, SyncRedisBucket(link, wire))  # type: ignore[no-any-return]
+
+
+def async_buckets(connection: Any, settings: BucketSettings) -> EachLoop[AsyncRedisBucket]:
+    """The buckets that all async limiters of this name and these terms share, one on each loop."""
+    wire = BucketWire(settings)
+    return EachLoop(connection, wire.identity, lambda link: AsyncRedisBucket(link, wire))

@@ -1,0 +1,139 @@
+"""One link a client: runs scripts, and speaks of failures in our own words.
+
+What may go wrong on the way is left to redis-py's retries; what is left after them is a
+`LimiterUnavailableError`. Two things are mended here: a server that forgot the scripts is given them
+again, and a caller that finds the client's pool empty waits for a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from steindamm.backends.redis.connection import async_client, sync_client
+from steindamm.backends.redis.scripts import Script
+from steindamm.errors import LimiterUnavailableError
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+    from steindamm.backends.redis.connection import AsyncClient, SyncClient
+
+POOL_WAIT = 5.0
+"""Seconds to wait for a connection of a pool that is empty."""
+POOL_PAUSE = 0.002
+
+Reply = list[int]
+
+
+def unavailable(name: str, error: Exception) -> LimiterUnavailableError:
+    """Our error for one of the client's."""
+    return LimiterUnavailableError(name, type(error).__name__)
+
+
+def checked_reply(name: str, reply: Any, length: int) -> Reply:
+    """A reply of so many integers; anything else did not come from our script."""
+    if not isinstance(reply, list) or len(reply) != length or not all(type(item) is int for item in reply):
+        raise LimiterUnavailableError(name, "malformed reply")
+    return reply
+
+
+def is_pool_empty(error: Exception) -> bool:
+    """Whether a client failed because all connections of its pool are in use."""
+    return type(error).__name__ == "MaxConnectionsError" or str(error).startswith("Too many connections")
+
+
+def counts_listeners(client: SyncClient | AsyncClient) -> bool:
+    """Whether PUBLISH tells how many heard it; in a cluster it counts one node's listeners only."""
+    return not hasattr(client, "nodes_manager")
+
+
+class SyncLink:
+    """Runs scripts through a sync client."""
+
+    def __init__(self, connection: SyncClient | str) -> None:
+        self.limiters: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
+        self._connection = connection
+        self._client = None if isinstance(connection, str) else connection
+
+    @property
+    def client(self) -> SyncClient:
+        """The client; one that a URL stands for is made when it is first needed."""
+        if self._client is None:
+            assert isinstance(self._connection, str)  # noqa: S101
+            self._client = sync_client(self._connection)
+        return self._client
+
+    def run(self, name: str, script: Script, keys: Sequence[str], args: Sequence[Any], length: int) -> Reply:
+        """Run a script for the limiter `name`; its reply holds `length` integers."""
+        from redis.exceptions import RedisError  # noqa: PLC0415
+
+        give_up = time.monotonic() + POOL_WAIT
+        while True:
+            try:
+                return checked_reply(name, self._call(script, keys, args), length)
+            except RedisError as error:
+                if not is_pool_empty(error) or time.monotonic() > give_up:
+                    raise unavailable(name, error) from error
+                time.sleep(POOL_PAUSE)
+
+    def _call(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        from redis.exceptions import NoScriptError  # noqa: PLC0415
+
+        try:
+            return self.client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            return self.client.execute_command("EVAL", script.text, len(keys), *keys, *args)
+
+
+class AsyncLink:
+    """Runs scripts through an async client, on one event loop."""
+
+    def __init__(self, connection: AsyncClient | str) -> None:
+        self.limiters: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
+        self.client: AsyncClient = async_client(connection) if isinstance(connection, str) else connection
+
+    async def run(self, name: str, script: Script, keys: Sequence[str], args: Sequence[Any], length: int) -> Reply:
+        """Run a script for the limiter `name`; its reply holds `length` integers."""
+        from redis.exceptions import RedisError  # noqa: PLC0415
+
+        give_up = time.monotonic() + POOL_WAIT
+        while True:
+            try:
+                return checked_reply(name, await self._call(script, keys, args), length)
+            except RedisError as error:
+                if not is_pool_empty(error) or time.monotonic() > give_up:
+                    raise unavailable(name, error) from error
+                await asyncio.sleep(POOL_PAUSE)
+
+    async def _call(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        from redis.exceptions import NoScriptError  # noqa: PLC0415
+
+        try:
+            return await self.client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            return await self.client.execute_command("EVAL", script.text, len(keys), *keys, *args)
+
+
+_sync_links: WeakKeyDictionary[SyncClient, SyncLink] = WeakKeyDictionary()
+_sync_url_links: dict[str, SyncLink] = {}
+_async_links: WeakKeyDictionary[AbstractEventLoop, dict[AsyncClient | str, AsyncLink]] = WeakKeyDictionary()
+
+
+def sync_link(connection: SyncClient | str) -> SyncLink:
+    """The link of a client or URL; all limiters with the same one share it."""
+    if isinstance(connection, str):
+        return _sync_url_links.setdefault(connection, SyncLink(connection))
+    return _sync_links.setdefault(connection, SyncLink(connection))
+
+
+def async_link(connection: AsyncClient | str) -> AsyncLink:
+    """The link of a client or URL on the running event loop."""
+    links = _async_links.setdefault(asyncio.get_running_loop(), {})
+    link = links.get(connection)
+    if link is None:
+        link = links[connection] = AsyncLink(connection)
+    return link

@@ -1,0 +1,33 @@
+"""The scripts that Redis runs: assembled from the files in ``lua/``, called by their hash."""
+
+from __future__ import annotations
+
+from functools import cache
+from hashlib import sha1
+from importlib.resources import files
+from typing import NamedTuple
+
+
+class Script(NamedTuple):
+    """A script's text and the hash that Redis knows it by."""
+
+    text: str
+    sha: str
+
+
+@cache
+def script(*parts: str) -> Script:
+    """The script that the named files make up, in this order."""
+    folder = files("steindamm") / "lua"
+    text = "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
+    return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def bucket_script() -> Script:
+    """Decides on requests to a token bucket."""
+    return script("clock", "bucket_rules", "bucket")
+
+
+def semaphore_script() -> Script:
+    """Decides on requests to a semaphore."""
+    return script("clock", "semaphore_rules", "semaphore")

@@ -1,0 +1,33 @@
+"""Settings (seconds, datetimes) in the units of the rules (microseconds on the backend's clock)."""
+
+from __future__ import annotations
+
+import time
+
+from steindamm.rules.bucket import BucketTerms
+from steindamm.rules.semaphore import SemaphoreTerms
+from steindamm.settings import BucketSettings, SemaphoreSettings
+
+MICROSECONDS = 1_000_000.0
+PRESENCE = 6.0
+"""Seconds after which a waiter that has not been heard of is passed over."""
+
+
+def bucket_terms(settings: BucketSettings, clock_ahead: float) -> BucketTerms:
+    """The terms of a bucket on a backend whose clock is `clock_ahead` microseconds ahead of the Unix epoch's."""
+    step = settings.refill_frequency * MICROSECONDS
+    initial = settings.capacity if settings.initial_tokens is None else settings.initial_tokens
+    start = settings.window_start_time
+    anchor = -1.0 if start is None else (start.timestamp() * MICROSECONDS + clock_ahead) % step
+    return BucketTerms(settings.capacity, settings.refill_amount, step, initial, anchor)
+
+
+def semaphore_terms(settings: SemaphoreSettings) -> SemaphoreTerms:
+    """The terms of a semaphore; a waiter is present for no longer than a lease would last."""
+    lease = settings.expiry * MICROSECONDS
+    return SemaphoreTerms(settings.capacity, lease, min(lease, PRESENCE * MICROSECONDS))
+
+
+def wall_clock() -> float:
+    """Microseconds since the Unix epoch."""
+    return time.time() * MICROSECONDS

@@ -1,0 +1,29 @@
+"""Tasks that nobody awaits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any
+
+from steindamm.errors import SteindammError
+
+_running: set[asyncio.Task[None]] = set()
+
+
+def in_background(undoing: Coroutine[Any, Any, Any]) -> asyncio.Task[None]:
+    """Run to its end what must not be cut short by a cancellation.
+
+    A backend that does not answer is no error here: what could not be undone is lost to its turn, or its
+    lease, and to nobody else.
+    """
+
+    async def run() -> None:
+        with suppress(SteindammError):
+            await undoing
+
+    task = asyncio.get_running_loop().create_task(run())
+    _running.add(task)
+    task.add_done_callback(_running.discard)
+    return task

@@ -1,0 +1,64 @@
+"""The checks of what callers pass in: each names the argument and says what it must be."""
+
+from __future__ import annotations
+
+import math
+from typing import SupportsFloat
+
+from steindamm.errors import wrong_kind
+
+LONGEST_NAME = 200
+LONGEST_TIME = 10 * 366 * 86_400.0
+"""Ten years in seconds: no wait, lease or period that is meant lasts longer."""
+
+
+def checked_name(name: object) -> str:
+    """A limiter's name: 1 to 200 bytes of UTF-8 without braces and control characters."""
+    if not isinstance(name, str):
+        raise wrong_kind("name", "a str", name)
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise ValueError("name must be valid Unicode text") from None
+    if not 0 < size <= LONGEST_NAME:
+        raise ValueError(f"name must be 1 to {LONGEST_NAME} bytes long, not {size}")
+    if any(char in "{}" or not char.isprintable() for char in name):
+        raise ValueError("name must not hold braces, line breaks or other control characters")
+    return name
+
+
+def checked_number(
+    argument: str, value: SupportsFloat, *, least: float = 0.0, above: float | None = None, most: float = math.inf
+) -> float:
+    """A finite number within its bounds, as a float."""
+    if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
+        raise wrong_kind(argument, "a number", value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{argument} must be a finite number, not {number}")
+    if above is not None and number <= above:
+        raise ValueError(f"{argument} must be above {above:g}, not {number:g}")
+    if number < least:
+        raise ValueError(f"{argument} must be at least {least:g}, not {number:g}")
+    if number > most:
+        raise ValueError(f"{argument} must be at most {most:g}, not {number:g}")
+    return number
+
+
+def checked_seconds(argument: str, value: SupportsFloat, *, above: float | None = None) -> float:
+    """A duration in seconds: finite, not negative, at most ten years."""
+    return checked_number(argument, value, above=above, most=LONGEST_TIME)
+
+
+def checked_slots(argument: str, value: object) -> int:
+    """A whole number of slots, at least one."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise wrong_kind(argument, "a whole number", value)
+    if value != value or value in (math.inf, -math.inf) or value != int(value) or value < 1:  # noqa: PLR0124
+        raise ValueError(f"{argument} must be a whole number of at least 1, not {value}")
+    if value > 2**31:
+        raise ValueError(f"{argument} must be at most {2**31}, not {value}")
+    return int(value)

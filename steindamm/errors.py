@@ -1,0 +1,75 @@
+"""What a limiter raises. Every error survives pickling with its fields."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class SteindammError(Exception):
+    """The base of all errors that steindamm raises on its own account."""
+
+
+class MaxSleepExceededError(SteindammError):
+    """The wait for a turn, or a slot, is longer than the caller accepts; nothing was consumed.
+
+    Example:
+        >>> from steindamm import MaxSleepExceededError
+        >>> error = MaxSleepExceededError("api", retry_after=41.5, max_sleep=30.0)
+        >>> error.retry_after
+        41.5
+
+    Parameters:
+        name: The limiter that refused.
+        retry_after: Seconds after which it is worth asking again; None where nobody can tell.
+        max_sleep: The longest wait that the caller accepted, in seconds.
+    """
+
+    def __init__(self, name: str, retry_after: float | None = None, max_sleep: float | None = None) -> None:
+        self.name = name
+        self.retry_after = retry_after
+        self.max_sleep = max_sleep
+        super().__init__(name, retry_after, max_sleep)
+
+    def __str__(self) -> str:
+        wait = "an unknown time" if self.retry_after is None else f"{self.retry_after:.3f} s"
+        accepted = "" if self.max_sleep is None else f", accepted are {self.max_sleep:g} s"
+        return f"limiter {self.name!r}: the wait is {wait}{accepted}"
+
+
+class NoTokensAvailableError(SteindammError):
+    """A quota that never refills is spent: no wait would help.
+
+    Parameters:
+        name: The limiter that refused.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(name)
+
+    def __str__(self) -> str:
+        return f"limiter {self.name!r}: its tokens are spent, and it never refills"
+
+
+class LimiterUnavailableError(SteindammError):
+    """The backend did not answer, so nobody knows whether the call may start.
+
+    The error of the Redis client is its ``__cause__``. The message carries no address and no password.
+
+    Parameters:
+        name: The limiter that was asked.
+        reason: The kind of failure, as the client's error class names it.
+    """
+
+    def __init__(self, name: str, reason: str = "no answer") -> None:
+        self.name = name
+        self.reason = reason
+        super().__init__(name, reason)
+
+    def __str__(self) -> str:
+        return f"limiter {self.name!r}: its backend is unavailable ({self.reason})"
+
+
+def wrong_kind(argument: str, wanted: str, value: Any) -> TypeError:
+    """The error for an argument of the wrong type; it names the type, never the value (it may be a secret)."""
+    return TypeError(f"{argument} must be {wanted}, not {type(value).__name__}")

@@ -1,0 +1,229 @@
+"""The token bucket: who may start, and when.
+
+A bucket as in Turner (1986) and the `rate` package of Go: a request that must wait takes its tokens at
+once, below zero if need be, and is told when they will be there. So one call decides, the caller sleeps
+once, and no two callers share a turn.
+
+Two levels are kept. The *line* hands out turns: it counts everything granted and booked. The *pace* guards
+the limit: it counts what starts. A caller that waits takes from both; a booking takes from the line; one
+that comes back for its booking takes from the pace.
+
+Refills come in whole steps on a grid that starts when the bucket stops being full (or that the caller
+anchors to a calendar); what is left of a step stays.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import IntEnum
+from typing import NamedTuple
+
+ENDLESS = math.inf
+DUST = 1e-9
+"""Tokens that rounding may leave missing; too few to wait another step for."""
+
+ROUNDING = 1.0
+"""Microseconds by which a turn that was told in whole ones may be off."""
+
+
+class Verdict(IntEnum):
+    """What was decided about a request; the scripts reply with the same numbers."""
+
+    REFUSED = 0
+    """Nothing taken; ask again after the wait."""
+    GRANTED = 1
+    """Tokens taken: start after the wait."""
+    BOOKED = 2
+    """A place in the line: come back after the wait, with the turn."""
+    EARLY = 3
+    """The booking stands, its turn is not there yet: come back after the wait."""
+
+
+class What(IntEnum):
+    """What a request asks for; the script is told the same numbers."""
+
+    TAKE = 0
+    COME_BACK = 1
+    GIVE_BACK = 2
+    GIVE_BOOKING_BACK = 3
+
+
+class Request(NamedTuple):
+    """One request to a bucket.
+
+    Parameters:
+        what: Whether it takes, comes back for a booking, or gives back.
+        cost: Tokens.
+        accept: The longest wait, in microseconds, that the caller accepts.
+        horizon: How far away, in microseconds, a turn may be booked; 0 for a caller that does not book.
+        turn: The turn that was booked or is given back, in microseconds on the backend's clock.
+    """
+
+    what: What
+    cost: float
+    accept: float = ENDLESS
+    horizon: float = 0.0
+    turn: float = 0.0
+
+
+class Decision(NamedTuple):
+    """The answer to one request.
+
+    Parameters:
+        verdict: What was decided.
+        wait: Microseconds until then; infinite where no wait would help.
+        turn: The moment itself, in microseconds on the backend's clock.
+    """
+
+    verdict: Verdict
+    wait: float
+    turn: float
+
+
+class BucketTerms(NamedTuple):
+    """A bucket's settings in the rule's units.
+
+    Parameters:
+        capacity: The most tokens it holds.
+        amount: Tokens that arrive each step.
+        step: Microseconds between refills; 0 for a quota that never refills.
+        initial: Tokens in a bucket nobody has used.
+        anchor: A moment of the refill grid, in microseconds, or a negative number for none.
+    """
+
+    capacity: float
+    amount: float
+    step: float
+    initial: float
+    anchor: float = -1.0
+
+
+class BucketState:
+    """What is remembered of a bucket between requests.
+
+    Parameters:
+        line: Tokens left after all that was granted and booked.
+        pace: Tokens left after all that was let start.
+        grid: The last refill step, in microseconds.
+        granted, deferred, refused: How many requests ended so.
+        waited: Microseconds of waiting handed out.
+    """
+
+    __slots__ = ("deferred", "granted", "grid", "line", "pace", "refused", "waited")
+
+    def __init__(self, terms: BucketTerms, now: float) -> None:
+        self.line = self.pace = terms.initial
+        self.grid = _grid_start(terms, now)
+        self.granted = self.deferred = self.refused = 0
+        self.waited = 0.0
+
+
+def _grid_start(terms: BucketTerms, now: float) -> float:
+    if terms.anchor < 0 or terms.step == 0:
+        return now
+    return terms.anchor + math.floor((now - terms.anchor) / terms.step) * terms.step
+
+
+def refill(terms: BucketTerms, state: BucketState, now: float) -> None:
+    """Add the steps that have passed; a clock that was set back costs at most one step."""
+    if terms.step == 0:
+        return
+    elapsed = now - state.grid
+    if elapsed < 0:
+        state.grid = _grid_start(terms, now)
+    elif elapsed >= terms.step:
+        steps = math.floor(elapsed / terms.step)
+        tokens = steps * terms.amount
+        state.line = min(terms.capacity, state.line + tokens)
+        state.pace = min(terms.capacity, state.pace + tokens)
+        state.grid += steps * terms.step
+    if state.line >= terms.capacity and state.pace >= terms.capacity:
+        state.grid = _grid_start(terms, now)
+
+
+def turn_of(terms: BucketTerms, state: BucketState, level: float, now: float) -> float:
+    """The moment at which a level below zero is paid for."""
+    if level >= -DUST:
+        return now
+    if terms.step == 0:
+        return ENDLESS
+    return state.grid + math.ceil((-level - DUST) / terms.amount) * terms.step
+
+
+def take(
+    terms: BucketTerms, state: BucketState, now: float, cost: float, accept: float, horizon: float = 0.0
+) -> Decision:
+    """Take tokens for a caller that waits up to `accept`, or book a turn up to `horizon` away."""
+    refill(terms, state, now)
+    turn = turn_of(terms, state, min(state.line, state.pace) - cost, now)
+    wait = turn - now
+    if wait <= accept and wait < ENDLESS:
+        state.line -= cost
+        state.pace -= cost
+        state.granted += 1
+        state.waited += wait
+        return Decision(Verdict.GRANTED, wait, turn)
+    if wait <= horizon:
+        state.line -= cost
+        state.deferred += 1
+        state.waited += wait
+        return Decision(Verdict.BOOKED, wait, turn)
+    state.refused += 1
+    return Decision(Verdict.REFUSED, wait, turn)
+
+
+def come_back(
+    terms: BucketTerms, state: BucketState, now: float, cost: float, accept: float, horizon: float, turn: float
+) -> Decision:
+    """Start what was booked for `turn`, wait for it up to `accept`, or book again.
+
+    A turn later than the end of the line can't have been given (the clock was set back, the state was lost,
+    or somebody made it up): it counts as the end of the line.
+    """
+    refill(terms, state, now)
+    turn = max(now, min(turn, turn_of(terms, state, state.line, now)))
+    if turn - now > accept:
+        return Decision(Verdict.EARLY, turn - now, turn)
+    start = max(turn, turn_of(terms, state, state.pace - cost, now))
+    if start - now > accept:
+        return take(terms, state, now, cost, -1.0, horizon)
+    state.pace -= cost
+    state.granted += 1
+    state.waited += start - now
+    return Decision(Verdict.GRANTED, start - now, start)
+
+
+def give_back(
+    terms: BucketTerms, state: BucketState, now: float, cost: float, turn: float, *, booked: bool = False
+) -> bool:
+    """Return the tokens of a turn that is not used, if nothing was given out after it.
+
+    Tokens of a turn that has passed go back as long as no refill came since: it may have been lost to them.
+    """
+    refill(terms, state, now)
+    end = turn_of(terms, state, state.line, now)
+    if turn > now and abs(turn - end) > ROUNDING:
+        return False
+    if turn <= now and (turn < state.grid or end > now):
+        return False
+    state.line = min(terms.capacity, state.line + cost)
+    if not booked:
+        state.pace = min(terms.capacity, state.pace + cost)
+    return True
+
+
+def full_at(terms: BucketTerms, state: BucketState, now: float) -> float:
+    """When the bucket is full again, and its state says nothing that a new one would not."""
+    missing = terms.capacity - min(state.line, state.pace)
+    return turn_of(terms, state, -missing, now)
+
+
+def decide(terms: BucketTerms, state: BucketState, now: float, request: Request) -> Decision:
+    """Decide on one request of any kind; a gift is GRANTED if it was taken back."""
+    what, cost, accept, horizon, turn = request
+    if what is What.TAKE:
+        return take(terms, state, now, cost, accept, horizon)
+    if what is What.COME_BACK:
+        return come_back(terms, state, now, cost, accept, horizon, turn)
+    back = give_back(terms, state, now, cost, turn, booked=what is What.GIVE_BOOKING_BACK)
+    return Decision(Verdict.GRANTED if back else Verdict.REFUSED, 0.0, 0.0)

@@ -1,0 +1,111 @@
+"""What a limiter is told once: frozen, and checked when it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from steindamm.checks import checked_name, checked_number, checked_seconds, checked_slots
+from steindamm.errors import wrong_kind
+
+SHORTEST_STEP = 1e-6
+MOST_TOKENS = 1e9
+"""Above this a double no longer tells a billionth of a token apart."""
+
+
+def _set(settings: object, **values: object) -> None:
+    for field, value in values.items():
+        object.__setattr__(settings, field, value)
+
+
+@dataclass(frozen=True, slots=True)
+class BucketSettings:
+    """A token bucket's settings; `steindamm.SyncTokenBucket` describes each."""
+
+    name: str
+    capacity: float = 5.0
+    refill_frequency: float = 1.0
+    refill_amount: float = 1.0
+    initial_tokens: float | None = None
+    max_sleep: float = 30.0
+    expiry: float = 60.0
+    tokens_to_consume: float = 1.0
+    window_start_time: datetime | None = None
+
+    def __post_init__(self) -> None:
+        capacity = checked_number("capacity", self.capacity, above=0, most=MOST_TOKENS)
+        frequency = checked_seconds("refill_frequency", self.refill_frequency)
+        amount = checked_number("refill_amount", self.refill_amount, most=MOST_TOKENS)
+        initial = capacity if self.initial_tokens is None else checked_number("initial_tokens", self.initial_tokens)
+        if (frequency == 0) != (amount == 0):
+            raise ValueError(
+                "refill_amount and refill_frequency must both be above 0, or both be 0 for a quota that never refills"
+            )
+        if 0 < frequency < SHORTEST_STEP:
+            raise ValueError(f"refill_frequency must be at least {SHORTEST_STEP} s, not {frequency:g}")
+        if amount > capacity:
+            raise ValueError(
+                f"refill_amount must not exceed capacity ({capacity:g}), what does not fit is lost; not {amount:g}"
+            )
+        if initial > capacity:
+            raise ValueError(f"initial_tokens must not exceed capacity ({capacity:g}), not {initial:g}")
+        _set(
+            self,
+            name=checked_name(self.name),
+            capacity=capacity,
+            refill_frequency=frequency,
+            refill_amount=amount,
+            initial_tokens=initial,
+            max_sleep=checked_seconds("max_sleep", self.max_sleep),
+            expiry=checked_seconds("expiry", self.expiry, above=0),
+            tokens_to_consume=self.checked_cost("tokens_to_consume", self.tokens_to_consume),
+            window_start_time=self._checked_window(),
+        )
+
+    def checked_cost(self, argument: str, cost: float) -> float:
+        """A cost that this bucket can ever pay."""
+        number = checked_number(argument, cost)
+        if number > self.capacity:
+            raise ValueError(f"{argument} must not exceed capacity ({self.capacity:g}), not {number:g}")
+        return number
+
+    def _checked_window(self) -> datetime | None:
+        start = self.window_start_time
+        if start is None:
+            return None
+        if not isinstance(start, datetime):
+            raise wrong_kind("window_start_time", "a datetime", start)
+        if self.refill_frequency == 0:
+            raise ValueError("window_start_time must be None for a quota that never refills")
+        if start > datetime.now(start.tzinfo):
+            raise ValueError("window_start_time must lie in the past")
+        return start
+
+    @property
+    def never_refills(self) -> bool:
+        """Whether this is a quota."""
+        return self.refill_frequency == 0
+
+
+@dataclass(frozen=True, slots=True)
+class SemaphoreSettings:
+    """A semaphore's settings; `steindamm.SyncSemaphore` describes each."""
+
+    name: str
+    capacity: int = 5
+    max_sleep: float = 30.0
+    expiry: float = 60.0
+
+    def __post_init__(self) -> None:
+        _set(
+            self,
+            name=checked_name(self.name),
+            capacity=checked_slots("capacity", self.capacity),
+            max_sleep=checked_seconds("max_sleep", self.max_sleep),
+            expiry=checked_seconds("expiry", self.expiry, above=0),
+        )
+
+
+Settings = BucketSettings | SemaphoreSettings
+CostFunction = Callable[..., float]

@@ -1,0 +1,193 @@
+"""The token bucket for threads. Its twin for tasks is `steindamm.async_token_bucket`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+
+from steindamm.answers import Answer
+from steindamm.backends.memory import MEMORY, MemoryBucket
+from steindamm.errors import SteindammError
+from steindamm.permits import Permit
+from steindamm.reservations import SyncReservation
+from steindamm.rules.bucket import Decision, Request, Verdict, What
+from steindamm.token_bucket import SECOND, TokenBucket, is_asynchronous
+from steindamm.turns import SyncSleeper, Turns
+
+
+class SyncTokenBucket(TokenBucket):
+    """A limit on starts per time, shared by all who use its name on the same backend.
+
+    The bucket holds up to `capacity` tokens, and `refill_amount` tokens arrive every `refill_frequency`
+    seconds. An acquire takes tokens; where there are too few it takes them in advance and sleeps until its
+    own turn, which comes in the order of asking. No window of time ever holds more than `capacity` plus what
+    was refilled in it. Calling the class gives a `SyncLocalTokenBucket` (this process's memory) without a
+    connection, and a `SyncRedisTokenBucket` with one.
+
+    Example:
+        >>> from steindamm import SyncTokenBucket
+        >>> limiter = SyncTokenBucket(name="api", capacity=10, refill_frequency=0.1)
+        >>> with limiter:
+        ...     pass
+        >>> with limiter(5):
+        ...     pass
+        >>> @limiter
+        ... def call():
+        ...     return "called"
+        >>> call()
+        'called'
+
+    Parameters:
+        name: 1 to 200 bytes without braces and control characters.
+        capacity: The most tokens it holds, above 0.
+        refill_frequency: Seconds between refills; 0, together with `refill_amount`, for a quota that never refills.
+        refill_amount: Tokens that arrive with each, at most `capacity`.
+        initial_tokens: Tokens in a bucket that nobody has used, or that was idle for so long that it was
+            forgotten; by default `capacity`.
+        max_sleep: The longest sleep, in seconds, that an acquire accepts; 0 accepts any.
+        expiry: Seconds that an unused bucket is remembered at least; it never is for less than until it is full.
+        tokens_to_consume: The cost of one acquire in tokens; `limiter(5)` gives the limiter with another.
+        window_start_time: A moment in the past that the refills are aligned with, for calendar windows.
+        connection: A sync redis-py client (standalone or cluster), a URL, or None for this process's memory.
+
+    Raises:
+        ValueError: A setting is wrong; the message names it and says what it must be.
+        TypeError: A setting, or the connection, is of the wrong kind.
+    """
+
+    def __new__(cls, *_: Any, connection: Any = None, **__: Any) -> Self:
+        """Choose the class by the connection."""
+        if cls is SyncTokenBucket:
+            cls = SyncLocalTokenBucket if connection is None else SyncRedisTokenBucket  # type: ignore[assignment]
+        return super().__new__(cls)
+
+    def acquire(self) -> Permit:
+        """Sleep until the turn, and return the permit.
+
+        Raises:
+            MaxSleepExceededError: The turn is more than `max_sleep` away; raised at once, nothing was taken.
+            NoTokensAvailableError: The quota is spent.
+            LimiterUnavailableError: Redis did not answer.
+        """
+        if self._cost == 0:
+            return Permit(self.name, 0.0)
+        decision = self._backend.ask(self._take)
+        if decision.verdict is not Verdict.GRANTED:
+            raise self._refusal(decision)
+        if decision.wait > 0:
+            self._sleep(decision)
+        return Permit(self.name, self._cost, decision.wait / SECOND)
+
+    def try_acquire(self) -> Permit | None:
+        """A permit if the tokens are there, else None. Never sleeps.
+
+        Raises:
+            LimiterUnavailableError: Redis did not answer.
+        """
+        if self._cost == 0:
+            return Permit(self.name, 0.0)
+        decision = self._backend.ask(self._try)
+        return Permit(self.name, self._cost) if decision.verdict is Verdict.GRANTED else None
+
+    def reserve(self) -> SyncReservation:
+        """Take a turn and leave the waiting to the caller. Never sleeps.
+
+        Example:
+            >>> from steindamm import SyncTokenBucket
+            >>> reservation = SyncTokenBucket(name="later", capacity=1).reserve()
+            >>> reservation.delay
+            0.0
+            >>> reservation.cancel()
+
+        Raises:
+            MaxSleepExceededError, NoTokensAvailableError, LimiterUnavailableError: As for `acquire`.
+        """
+        if self._cost == 0:
+            return SyncReservation(Permit(self.name, 0.0), 0.0)
+        decision = self._backend.ask(self._take)
+        if decision.verdict is not Verdict.GRANTED:
+            raise self._refusal(decision)
+        permit = Permit(self.name, self._cost, decision.wait / SECOND)
+        gift = Request(What.GIVE_BACK, self._cost, turn=decision.turn)
+        return SyncReservation(permit, permit.waited, lambda: self._backend.ask(gift))
+
+    def ask(
+        self, *, cost: float | None = None, accept: float = 0.0, horizon: float = 0.0, turn: float | None = None
+    ) -> Answer:
+        """Ask on behalf of a job, without sleeping: start, come back, or ask again; see `Answer`.
+
+        Parameters:
+            cost: Tokens; by default the limiter's own cost.
+            accept: The longest wait for the start, in seconds.
+            horizon: How far away, in seconds, a turn may be booked.
+            turn: The turn that the job was told to come back with.
+        """
+        request = self._asking(cost, accept, horizon, turn)
+        if request.cost == 0:
+            return Answer(0.0, permit=Permit(self.name, 0.0))
+        return self._answer(request, self._backend.ask(request))
+
+    def give_back(self, answer: Answer) -> None:
+        """Return the turn that an answer gave and nobody will use."""
+        gift = self._gift(answer)
+        if gift is not None:
+            self._backend.ask(gift)
+
+    def _sleep(self, decision: Decision) -> None:
+        turns = self._backend.turns
+        sleeper = SyncSleeper(decision, self._cost)
+        turns.join(sleeper)
+        try:
+            sleeper.sleep()
+        except BaseException:
+            turns.cancel(sleeper)
+            with suppress(SteindammError):
+                self._give_back_left_over(turns)
+            raise
+        turns.leave(sleeper)
+
+    def _give_back_left_over(self, turns: Turns) -> None:
+        while left_over := turns.take_left_over():
+            if self._backend.ask(left_over.gift).verdict is not Verdict.GRANTED:
+                turns.keep_left_over(left_over)
+                return
+
+    def __enter__(self) -> Permit:
+        return self.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Tokens that were used do not come back."""
+
+    def _decorated(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if is_asynchronous(function):
+            raise TypeError(f"{function!r} is asynchronous: decorate it with an AsyncTokenBucket")
+
+        @functools.wraps(function)
+        def limited(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return function(*args, **kwargs)
+
+        return limited
+
+
+class SyncLocalTokenBucket(SyncTokenBucket):
+    """A token bucket in this process's memory; `SyncTokenBucket` describes it."""
+
+    def _connect(self, connection: Any) -> None:
+        if connection is not None:
+            raise TypeError("connection must be None for a local limiter; a SyncRedisTokenBucket takes one")
+        self._backend = MemoryBucket(self.settings, MEMORY)
+
+
+class SyncRedisTokenBucket(SyncTokenBucket):
+    """A token bucket in Redis, Valkey or Redis Cluster; `SyncTokenBucket` describes it."""
+
+    def _connect(self, connection: Any) -> None:
+        from steindamm.backends.redis.bucket import sync_bucket  # noqa: PLC0415
+
+        self._backend = sync_bucket(connection, self.settings)

@@ -1,0 +1,161 @@
+"""What the sync and the async token bucket share: settings, costs, requests, refusals."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, ParamSpec, Self, TypeVar, overload
+
+from steindamm.answers import Answer
+from steindamm.checks import checked_number, checked_seconds
+from steindamm.errors import MaxSleepExceededError, NoTokensAvailableError, SteindammError
+from steindamm.permits import Permit
+from steindamm.rate import Rate
+from steindamm.rules.bucket import ENDLESS, Decision, Request, Verdict, What
+from steindamm.settings import BucketSettings
+from steindamm.turns import SECOND
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class TokenBucket:
+    """The base of `SyncTokenBucket` and `AsyncTokenBucket`, which say how to use it."""
+
+    _backend: Any
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        capacity: float = 5.0,
+        refill_frequency: float = 1.0,
+        refill_amount: float = 1.0,
+        initial_tokens: float | None = None,
+        max_sleep: float = 30.0,
+        expiry: float = 60,
+        tokens_to_consume: float = 1.0,
+        window_start_time: datetime | None = None,
+        connection: Any = None,
+    ) -> None:
+        self.settings = BucketSettings(
+            name,
+            capacity,
+            refill_frequency,
+            refill_amount,
+            initial_tokens,
+            max_sleep,
+            expiry,
+            tokens_to_consume,
+            window_start_time,
+        )
+        self._accept = self.settings.max_sleep * SECOND or ENDLESS
+        self._set_cost(self.settings.tokens_to_consume)
+        self._connect(connection)
+
+    @classmethod
+    def create(cls, name: str, **settings: Any) -> Self:
+        """The same as calling the class."""
+        return cls(name, **settings)
+
+    @classmethod
+    def from_rate(cls, rate: str | Rate, name: str, *, capacity: float | None = None, **settings: Any) -> Self:
+        """A bucket for a limit as people say it, refilled one token at a time.
+
+        With its default capacity it never lets more than the rate's amount start in any window of the
+        rate's period. A larger capacity lets that many start at once after a pause, and as many more
+        in such a window.
+
+        Example:
+            >>> from steindamm import SyncTokenBucket
+            >>> with SyncTokenBucket.from_rate("100/m", name="mail"):
+            ...     pass
+
+        Parameters:
+            rate: Such as ``"100/m"``, ``"5/s"``, ``"1000/h"``, ``"100/15m"``, or a `Rate`.
+            name: The limiter's name.
+            capacity: Tokens that it holds; by default 1, or what one acquire takes.
+            settings: As for the class.
+
+        Raises:
+            ValueError: The rate can't be read, or a setting is wrong.
+        """
+        spacing = Rate.parse(rate).spacing
+        if capacity is None:
+            capacity = max(1.0, checked_number("tokens_to_consume", settings.get("tokens_to_consume", 1.0)))
+        amount = min(1.0, checked_number("capacity", capacity, above=0))
+        return cls(name, capacity=capacity, refill_frequency=spacing * amount, refill_amount=amount, **settings)
+
+    def _connect(self, connection: Any) -> None:
+        raise TypeError(f"{type(self).__name__} is no limiter by itself")
+
+    @property
+    def name(self) -> str:
+        """The name under which the limit is shared."""
+        return self.settings.name
+
+    @property
+    def cost(self) -> float:
+        """Tokens that one acquire takes."""
+        return self._cost
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(name={self.name!r}, cost={self._cost:g})"
+
+    @overload
+    def __call__(self, cost: float, /) -> Self: ...
+
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Callable[P, R]: ...
+
+    def __call__(self, what: Any, /) -> Any:
+        """``limiter(5)``: the same limiter with a cost of 5. ``@limiter``: a function that starts when it may."""
+        if callable(what):
+            return self._decorated(what)
+        costly = copy.copy(self)
+        costly._set_cost(self.settings.checked_cost("cost", what))
+        return costly
+
+    def _decorated(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        raise TypeError(f"{type(self).__name__} is no limiter by itself")
+
+    def _set_cost(self, cost: float) -> None:
+        self._cost = cost
+        self._take = Request(What.TAKE, cost, self._accept)
+        self._try = Request(What.TAKE, cost, 0.0)
+
+    def _asking(self, cost: float | None, accept: float, horizon: float, turn: float | None) -> Request:
+        cost = self._cost if cost is None else self.settings.checked_cost("cost", cost)
+        accept = checked_seconds("accept", accept) * SECOND
+        horizon = checked_seconds("horizon", horizon) * SECOND
+        if turn is None:
+            return Request(What.TAKE, cost, accept, horizon)
+        return Request(What.COME_BACK, cost, accept, horizon, checked_number("turn", turn))
+
+    def _answer(self, request: Request, decision: Decision) -> Answer:
+        verdict, wait, turn = decision
+        if verdict is Verdict.GRANTED:
+            return Answer(wait / SECOND, permit=Permit(self.name, request.cost, wait / SECOND), turn=turn)
+        if verdict is Verdict.REFUSED:
+            return Answer(wait / SECOND)
+        return Answer(wait / SECOND, turn=turn, cost=request.cost)
+
+    def _gift(self, answer: Answer) -> Request | None:
+        if answer.turn is None:
+            return None
+        if answer.permit is None:
+            return Request(What.GIVE_BOOKING_BACK, answer.cost, turn=answer.turn)
+        return Request(What.GIVE_BACK, answer.permit.cost, turn=answer.turn)
+
+    def _refusal(self, decision: Decision) -> SteindammError:
+        if decision.wait == math.inf:
+            return NoTokensAvailableError(self.name)
+        return MaxSleepExceededError(self.name, decision.wait / SECOND, self.settings.max_sleep)
+
+
+def is_asynchronous(function: Callable[..., Any]) -> bool:
+    """Whether calling it gives something to await or to iterate with ``async for``."""
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
