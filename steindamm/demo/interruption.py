@@ -10,8 +10,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOOK = 0.02
 
 
-class Interrupted(Exception):
-    """Somebody wants the demo to end."""
+class Interrupted(BaseException):
+    """Somebody wants the demo to end; like KeyboardInterrupt it is no error for anything to handle on the way."""
 
     def __init__(self, signum: int) -> None:
         self.exit_code = 128 + signum

@@ -12,12 +12,13 @@ from steindamm.demo.calls import Call
 from steindamm.demo.figures import Bar, bars
 from steindamm.demo.plan import Plan
 
-SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0)
+SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 6.0, 10.0, 15.0, 30.0)
 MINUTES = (60.0, 120.0, 300.0, 600.0, 1_800.0)
 HOURS = (3_600.0, 7_200.0, 21_600.0, 43_200.0, 86_400.0)
 INTERVALS = (*SECONDS, *MINUTES, *HOURS)
 CALLS_A_BAR = 5.0
 FEWEST_BARS = 8
+NARROWEST_BAR = 2
 WIDEST_BAR = 4
 HEADROOM = 1.3
 ROWS = 9
@@ -89,14 +90,16 @@ def picture(plan: Plan, calls: Sequence[Call], seconds: float, width: int, *, as
 
 
 def _intervals(plan: Plan, seconds: float, width: int) -> tuple[float, int]:
-    room = max(FEWEST_BARS, width)
+    """The length and number of intervals: short ones, yet long enough for some calls, best a whole number of them."""
+    room = max(FEWEST_BARS, width // NARROWEST_BAR)
     fitting = [interval for interval in INTERVALS if seconds / interval <= room] or [seconds / room]
     telling = [
         interval
         for interval in fitting
         if interval >= CALLS_A_BAR * plan.limit.spacing and seconds / interval >= FEWEST_BARS
     ]
-    interval = (telling or fitting)[0]
+    even = [interval for interval in telling if round(interval / plan.limit.spacing, 6).is_integer()]
+    interval = (even or telling or fitting)[0]
     return interval, max(1, math.ceil(round(seconds / interval, 6)))
 
 
@@ -105,7 +108,7 @@ def _frame(plan: Plan, counted: Sequence[Bar], interval: float, width: int) -> F
     peak = max(bar.allowed + bar.refused for bar in counted)
     limit_row = max(1, min(ROWS - 1, int(ROWS * limit / max(peak, limit * HEADROOM))))
     calls_a_row = max(limit / limit_row, peak / ROWS)
-    return Frame(interval, len(counted), max(1, min(WIDEST_BAR, width // len(counted))), calls_a_row, limit_row)
+    return Frame(interval, len(counted), min(WIDEST_BAR, width // len(counted)), calls_a_row, limit_row)
 
 
 def _label(plan: Plan, frame: Frame, row: int) -> str:

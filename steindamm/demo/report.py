@@ -78,9 +78,11 @@ def _rate(progress: Progress) -> Line:
     if measured is None:
         return Line("rate", "too few calls to tell", "", None)
     share = measured * plan.limit.spacing
-    of_limit = f"{share:.1%} of the limit" if share < MANY else f"{share:.0f} times the limit"
-    text = f"{plan.rate_text(measured, digits=2)}, {of_limit}"
-    return Line("rate", text, f"{GOOD_RATE:.0%} of the limit or more", share >= GOOD_RATE if plan.throttled else None)
+    of_limit = f"{share:.1%}" if share < MANY else f"{share:.0f} times the limit"
+    text = f"{plan.rate_text(measured, digits=2)} ({of_limit})"
+    return Line(
+        "rate", text, f"at least {GOOD_RATE:.0%} of {plan.limit_text}", share >= GOOD_RATE if plan.throttled else None
+    )
 
 
 def _window(progress: Progress) -> Line:
@@ -94,6 +96,5 @@ def _window(progress: Progress) -> Line:
 def _remark(plan: Plan) -> str:
     limit = f"The API allows {plan.limit_text} and {plan.burst} calls at once after a pause; it answers 429 beyond."
     measured = "The rate is all calls but the first, over the time from the first to the last."
-    other = f"steindamm demo {plan.queue}" + (" --unthrottled" if plan.throttled else "")
-    wanted = "The same without steindamm" if plan.throttled else "The same with steindamm"
-    return f"{limit} {measured}\n{wanted}: {other}"
+    other = "The same without steindamm: --unthrottled" if plan.throttled else "With steindamm: without --unthrottled"
+    return f"{limit} {measured}\n{other}"

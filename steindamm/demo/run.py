@@ -44,7 +44,8 @@ def run_demo(plan: Plan, interruption: Interruption) -> bool:
     ):
         try:
             progress = Stage(plan, display, processes, interruption, Path(folder)).watch()
-        except (ConnectionError, TimeoutError):
+        except Exception:
+            interruption.sleep(LOOK)
             processes.check()
             raise
         finally:

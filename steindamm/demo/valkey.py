@@ -19,7 +19,7 @@ TRIES = 5
 
 def start_valkey(processes: Processes, folder: Path, interruption: Interruption) -> str:
     """Start the server and wait until it answers; its URL."""
-    for attempt in range(TRIES):
+    for attempt in range(1, TRIES + 1):
         port, password = free_port(), secrets.token_hex(16)
         server = processes.start(
             f"valkey {attempt}", [str(get_binary_path()), "-"], stdin=_settings(port, password, folder)

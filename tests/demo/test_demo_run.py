@@ -71,7 +71,8 @@ def test_a_signal_at_any_moment_leaves_nothing(demo: StartDemo, tmp_path: Path, 
 def test_a_killed_demo_leaves_no_process(demo: StartDemo) -> None:
     run = demo("--jobs", "5000", "--unthrottled")
     run.read_until("running")
-    assert len(run.processes()) > 8
+    living = str(run.processes())
+    assert all(name in living for name in ("valkey-server", "steindamm.demo.api", "celery"))
     run.process.kill()
     assert run.wait() == -signal.SIGKILL
     assert eventually_none(run)
