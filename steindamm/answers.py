@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One of three things: start after the wait (there is a permit), come back after the wait with the turn
-    (there is none, but a turn), or ask again after the wait (there is neither).
+    """One of three things: start, come back, or ask again.
+
+    With a permit: start after the wait. With a turn only: come back with it after the wait. With neither: ask
+    again after the wait.
 
     Parameters:
         wait: Seconds; infinite where no wait would help.

@@ -10,13 +10,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from steindamm.answers import Answer
-from steindamm.background import in_background
 from steindamm.backends.memory import MEMORY, AsyncMemoryBucket
+from steindamm.background import in_background
 from steindamm.permits import Permit
 from steindamm.reservations import AsyncReservation
 from steindamm.rules.bucket import Decision, Request, Verdict, What
-from steindamm.token_bucket import SECOND, TokenBucket
-from steindamm.turns import AsyncSleeper, Turns
+from steindamm.token_bucket import TokenBucket
+from steindamm.turns import SECOND, AsyncSleeper, Turns
 
 
 class AsyncTokenBucket(TokenBucket):

@@ -39,9 +39,7 @@ class SyncReservation(Reservation):
 
     __slots__ = ("_give_back",)
 
-    def __init__(
-        self, permit: Permit, delay: float, give_back: Callable[[], object] = _nothing_to_give_back
-    ) -> None:
+    def __init__(self, permit: Permit, delay: float, give_back: Callable[[], object] = _nothing_to_give_back) -> None:
         super().__init__(permit, delay)
         self._give_back = give_back
 

@@ -14,8 +14,8 @@ from steindamm.errors import SteindammError
 from steindamm.permits import Permit
 from steindamm.reservations import SyncReservation
 from steindamm.rules.bucket import Decision, Request, Verdict, What
-from steindamm.token_bucket import SECOND, TokenBucket, is_asynchronous
-from steindamm.turns import SyncSleeper, Turns
+from steindamm.token_bucket import TokenBucket, is_asynchronous
+from steindamm.turns import SECOND, SyncSleeper, Turns
 
 
 class SyncTokenBucket(TokenBucket):

@@ -89,9 +89,7 @@ class Memory:
         self.clock = clock
         self.lock = Lock()
         self.buckets: States[KeptBucket] = States(KeptBucket.is_idle)
-        self.semaphores: States[semaphore.SemaphoreState] = States(
-            lambda state, _: not (state.leases or state.present)
-        )
+        self.semaphores: States[semaphore.SemaphoreState] = States(lambda state, _: not (state.leases or state.present))
         self.turns: WeakValueDictionary[str, Turns] = WeakValueDictionary()
         os.register_at_fork(
             before=self.lock.acquire, after_in_parent=self.lock.release, after_in_child=self._after_fork
@@ -152,8 +150,20 @@ class MemorySemaphore:
         self._memory = memory
         self._terms = semaphore_terms(settings)._replace(lease=semaphore.FOREVER, presence=semaphore.FOREVER)
 
-    def ask(self, request: semaphore.Request) -> semaphore.Place:
-        """Decide on one request; wake those who are handed a slot by it."""
+    def enter(self, ticket: Ticket, number: float, stay: semaphore.Stay, slack: float = 0.0) -> semaphore.Place:
+        """Ask for a slot, or a place in the line; the ticket then knows where it stands."""
+        return self._ask(semaphore.Request(semaphore.What.ENTER, ticket, number, stay, slack))
+
+    def give_up(self, ticket: Ticket) -> semaphore.Place:
+        """Stop waiting, unless a slot has come meanwhile."""
+        return self._ask(semaphore.Request(semaphore.What.GIVE_UP, ticket))
+
+    def leave(self, ticket: Ticket, *, used: bool = True) -> None:
+        """Give the slot, or the place in the line, back."""
+        if ticket.is_ours:
+            self._ask(semaphore.Request(semaphore.What.LEAVE, ticket, ticket.held_for if used else -1.0))
+
+    def _ask(self, request: semaphore.Request) -> semaphore.Place:
         memory = self._memory
         with memory.lock:
             now = memory.clock()
@@ -161,10 +171,32 @@ class MemorySemaphore:
             if state is None:
                 state = memory.semaphores.add(self._name, semaphore.SemaphoreState(), now)
             place, handed = semaphore.decide(self._terms, state, now, request)
+        if place.standing is semaphore.Standing.HOLDING and request.what is not semaphore.What.LEAVE:
+            request.asker.hand(place.number)
+        elif place.standing is semaphore.Standing.WAITING:
+            request.asker.stand(place.number)
         for ticket, fence in handed:
-            assert isinstance(ticket, Ticket)  # noqa: S101
             ticket.hand(fence)
         return place
+
+
+class AsyncMemorySemaphore:
+    """One semaphore in memory, asked by tasks. Nothing in it waits."""
+
+    def __init__(self, settings: SemaphoreSettings, memory: Memory) -> None:
+        self._semaphore = MemorySemaphore(settings, memory)
+
+    async def enter(self, ticket: Ticket, number: float, stay: semaphore.Stay, slack: float = 0.0) -> semaphore.Place:
+        """Ask for a slot, or a place in the line; the ticket then knows where it stands."""
+        return self._semaphore.enter(ticket, number, stay, slack)
+
+    async def give_up(self, ticket: Ticket) -> semaphore.Place:
+        """Stop waiting, unless a slot has come meanwhile."""
+        return self._semaphore.give_up(ticket)
+
+    async def leave(self, ticket: Ticket, *, used: bool = True) -> None:
+        """Give the slot, or the place in the line, back."""
+        self._semaphore.leave(ticket, used=used)
 
 
 QUOTA_KEPT = 366 * 86_400.0

@@ -23,7 +23,7 @@ def add_to(commands: Commands) -> None:
     parser = commands.add_parser(
         "demo",
         help="show real workers held to the limit of a real API",
-        description="Start a private Valkey, an HTTP API with a limit, and workers whose jobs call it; show how it goes.",
+        description="Start a private Valkey, an HTTP API with a limit, and workers whose jobs call it; show all.",
     )
     parser.add_argument("queue", nargs="?", choices=sorted(QUEUES), default="celery", help="default: %(default)s")
     parser.add_argument("--jobs", type=count, default=400, metavar="N", help="jobs to send (default: %(default)s)")

@@ -159,7 +159,7 @@ def _adopt_orphans() -> None:
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    """What makes a new process end with this one even if this one is killed; None where the system has no such thing."""
+    """What makes a new process end with this one even if this is killed; None where the system has no such thing."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None).prctl

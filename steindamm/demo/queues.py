@@ -58,4 +58,4 @@ def load(name: str, setup: Setup) -> Queue:
     for variable in [variable for variable in os.environ if re.fullmatch(entry.foreign, variable)]:
         del os.environ[variable]
     os.environ.update(setup.environment())
-    return cast(Queue, importlib.import_module(entry.module))
+    return cast("Queue", importlib.import_module(entry.module))

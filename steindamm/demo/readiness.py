@@ -18,4 +18,4 @@ def say_ready(valkey: str) -> None:
 def workers_ready(valkey: str) -> int:
     """How many have called."""
     with redis.Redis.from_url(valkey) as client:
-        return int(cast(bytes | None, client.get(KEY)) or 0)
+        return int(cast("bytes | None", client.get(KEY)) or 0)

@@ -15,7 +15,7 @@ import math
 from bisect import bisect_left, insort
 from collections.abc import Hashable
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 FOREVER = math.inf
 FIRST_GUESS = 1_000_000.0
@@ -64,7 +64,7 @@ class Request(NamedTuple):
     """
 
     what: What
-    asker: Hashable
+    asker: Any
     number: float = 0.0
     stay: Stay = Stay.NO
     slack: float = 0.0
@@ -129,7 +129,7 @@ class SemaphoreState:
         self.granted = self.deferred = self.refused = 0
 
 
-HandOver = tuple[Hashable, float]
+HandOver = tuple[Any, float]
 """A waiter that has a slot now, and its fencing number."""
 
 
@@ -196,9 +196,7 @@ def leave(
     return Place(Standing.HOLDING, 0.0, 0.0), handed + tend(terms, state, now)
 
 
-def give_up(
-    terms: SemaphoreTerms, state: SemaphoreState, now: float, asker: Hashable
-) -> tuple[Place, list[HandOver]]:
+def give_up(terms: SemaphoreTerms, state: SemaphoreState, now: float, asker: Hashable) -> tuple[Place, list[HandOver]]:
     """Stop waiting; one who has been handed a slot meanwhile keeps it."""
     handed = tend(terms, state, now)
     if asker in state.leases:
@@ -268,9 +266,7 @@ def _set_back(state: SemaphoreState, shift: float) -> None:
     state.present = {waiter: (end - shift, number) for waiter, (end, number) in state.present.items()}
 
 
-def decide(
-    terms: SemaphoreTerms, state: SemaphoreState, now: float, request: Request
-) -> tuple[Place, list[HandOver]]:
+def decide(terms: SemaphoreTerms, state: SemaphoreState, now: float, request: Request) -> tuple[Place, list[HandOver]]:
     """Decide on one request of any kind."""
     what, asker, number, stay, slack = request
     if what is What.ENTER:

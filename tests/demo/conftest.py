@@ -60,7 +60,7 @@ class Demo:
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 marked = self.mark in (process / "environ").read_bytes().split(b"\0")
-                if marked or str(self.folder) in os.readlink(process / "cwd"):
+                if marked or str(self.folder) in str((process / "cwd").readlink()):
                     found.append((process / "cmdline").read_text().replace("\0", " "))
         return found
 

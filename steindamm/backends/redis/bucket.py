@@ -8,12 +8,12 @@ from typing import Any
 
 from steindamm.backends.memory import keep_of
 from steindamm.backends.redis.connection import checked_connection
-from steindamm.backends.redis.each_loop import EachLoop
-from steindamm.backends.redis.links import AsyncLink, Reply, SyncLink, sync_link
+from steindamm.backends.redis.links import AsyncLink, Reply, SyncLink, async_link, sync_link
 from steindamm.backends.redis.scripts import bucket_script
 from steindamm.backends.redis.sharing import AsyncSharing, SyncSharing
 from steindamm.backends.terms import bucket_terms
 from steindamm.errors import LimiterUnavailableError
+from steindamm.loops import EachLoop
 from steindamm.rules.bucket import Decision, Request, Verdict, What
 from steindamm.settings import BucketSettings
 from steindamm.turns import Turns
@@ -111,5 +111,11 @@ def sync_bucket(connection: Any, settings: BucketSettings) -> SyncRedisBucket:
 
 def async_buckets(connection: Any, settings: BucketSettings) -> EachLoop[AsyncRedisBucket]:
     """The buckets that all async limiters of this name and these terms share, one on each loop."""
+    checked_connection(connection, asynchronous=True)
     wire = BucketWire(settings)
-    return EachLoop(connection, wire.identity, lambda link: AsyncRedisBucket(link, wire))
+
+    def make() -> AsyncRedisBucket:
+        link = async_link(connection)
+        return link.limiters.setdefault(wire.identity, AsyncRedisBucket(link, wire))  # type: ignore[no-any-return]
+
+    return EachLoop(make)

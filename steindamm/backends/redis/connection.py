@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import redis.asyncio.cluster
     import redis.cluster
 
-    SyncClient: TypeAlias = redis.Redis[Any] | redis.cluster.RedisCluster[Any]
-    AsyncClient: TypeAlias = redis.asyncio.Redis[Any] | redis.asyncio.cluster.RedisCluster[Any]
+    SyncClient: TypeAlias = redis.Redis | redis.cluster.RedisCluster
+    AsyncClient: TypeAlias = redis.asyncio.Redis | redis.asyncio.cluster.RedisCluster
 
 TIMEOUT = 5.0
 """Seconds to connect, and to wait for an answer, on the clients that are made from a URL."""

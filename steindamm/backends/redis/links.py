@@ -11,15 +11,15 @@ import asyncio
 import time
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakValueDictionary
 
 from steindamm.backends.redis.connection import async_client, sync_client
+from steindamm.backends.redis.hearing import AsyncHearing, SyncHearing
 from steindamm.backends.redis.scripts import Script
 from steindamm.errors import LimiterUnavailableError
+from steindamm.loops import EachLoop
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
-
     from steindamm.backends.redis.connection import AsyncClient, SyncClient
 
 POOL_WAIT = 5.0
@@ -56,6 +56,7 @@ class SyncLink:
 
     def __init__(self, connection: SyncClient | str) -> None:
         self.limiters: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
+        self.hearing = SyncHearing(self)
         self._connection = connection
         self._client = None if isinstance(connection, str) else connection
 
@@ -94,6 +95,7 @@ class AsyncLink:
 
     def __init__(self, connection: AsyncClient | str) -> None:
         self.limiters: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
+        self.hearing = AsyncHearing(self)
         self.client: AsyncClient = async_client(connection) if isinstance(connection, str) else connection
 
     async def run(self, name: str, script: Script, keys: Sequence[str], args: Sequence[Any], length: int) -> Reply:
@@ -109,6 +111,17 @@ class AsyncLink:
                     raise unavailable(name, error) from error
                 await asyncio.sleep(POOL_PAUSE)
 
+    async def pubsub(self) -> Any:
+        """A subscription of the client, or of one node where the client is a cluster's."""
+        client = self.client
+        if counts_listeners(client):
+            return client.pubsub()  # type: ignore[union-attr, no-untyped-call]
+        from redis.asyncio import Redis  # noqa: PLC0415
+
+        await client.initialize()
+        node = client.get_random_node()  # type: ignore[union-attr]
+        return Redis(**_node_kwargs(node)).pubsub()  # type: ignore[no-untyped-call]
+
     async def _call(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
         from redis.exceptions import NoScriptError  # noqa: PLC0415
 
@@ -118,22 +131,31 @@ class AsyncLink:
             return await self.client.execute_command("EVAL", script.text, len(keys), *keys, *args)
 
 
-_sync_links: WeakKeyDictionary[SyncClient, SyncLink] = WeakKeyDictionary()
-_sync_url_links: dict[str, SyncLink] = {}
-_async_links: WeakKeyDictionary[AbstractEventLoop, dict[AsyncClient | str, AsyncLink]] = WeakKeyDictionary()
+def _node_kwargs(node: Any) -> dict[str, Any]:
+    """How a cluster client reaches a node, without what only cluster connections take."""
+    kwargs = {key: value for key, value in node.connection_kwargs.items() if key != "response_callbacks"}
+    return {**kwargs, "host": node.host, "port": node.port}
 
 
 def sync_link(connection: SyncClient | str) -> SyncLink:
-    """The link of a client or URL; all limiters with the same one share it."""
+    """The link of a client or URL; all limiters with the same one share it.
+
+    A client carries its own link, so that both go when the client goes.
+    """
     if isinstance(connection, str):
-        return _sync_url_links.setdefault(connection, SyncLink(connection))
-    return _sync_links.setdefault(connection, SyncLink(connection))
+        return _url_links.setdefault(connection, SyncLink(connection))
+    return vars(connection).setdefault(ATTRIBUTE, SyncLink(connection))  # type: ignore[no-any-return]
 
 
 def async_link(connection: AsyncClient | str) -> AsyncLink:
     """The link of a client or URL on the running event loop."""
-    links = _async_links.setdefault(asyncio.get_running_loop(), {})
-    link = links.get(connection)
-    if link is None:
-        link = links[connection] = AsyncLink(connection)
-    return link
+    if isinstance(connection, str):
+        links = _url_links_of_each_loop.here()
+        return links.get(connection) or links.setdefault(connection, AsyncLink(connection))
+    each_loop: EachLoop[AsyncLink] = vars(connection).setdefault(ATTRIBUTE, EachLoop(lambda: AsyncLink(connection)))
+    return each_loop.here()
+
+
+ATTRIBUTE = "_steindamm_link"
+_url_links: dict[str, SyncLink] = {}
+_url_links_of_each_loop: EachLoop[dict[str, AsyncLink]] = EachLoop(dict)

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from enum import Enum, auto
 from threading import Lock
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 from weakref import WeakSet
 
 from steindamm.background import in_background
@@ -55,11 +55,9 @@ class SyncSharing(Generic[Request, Answer]):
         undo: Takes back what was answered to an asker that has gone.
     """
 
-    _all: WeakSet[SyncSharing[Any, Any]] = WeakSet()
+    _all: ClassVar[WeakSet[SyncSharing[Any, Any]]] = WeakSet()
 
-    def __init__(
-        self, call: Callable[[list[Request]], list[Answer]], undo: Callable[[Request, Answer], None]
-    ) -> None:
+    def __init__(self, call: Callable[[list[Request]], list[Answer]], undo: Callable[[Request, Answer], None]) -> None:
         self._call = call
         self._undo = undo
         self._forget()
@@ -231,4 +229,3 @@ class AsyncSharing(Generic[Request, Answer]):
                 in_background(self._undo(request, answer))
             else:
                 waiting.set_result(answer)
-

@@ -12,10 +12,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from threading import Condition, Thread
 from time import monotonic
-from typing import Any, Generic, Protocol, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Generic, Protocol, TypeVar
 
 from steindamm.errors import LimiterUnavailableError
+from steindamm.loops import EachLoop
 from steindamm.tickets import Ticket
 
 AGAIN = 0.5
@@ -201,9 +201,9 @@ class AsyncWatch:
 
 
 SYNC_WATCH = SyncWatch()
-_async_watches: WeakKeyDictionary[Any, AsyncWatch] = WeakKeyDictionary()
+_async_watches = EachLoop(AsyncWatch)
 
 
 def async_watch() -> AsyncWatch:
     """The watch of the running loop."""
-    return _async_watches.setdefault(asyncio.get_running_loop(), AsyncWatch())
+    return _async_watches.here()

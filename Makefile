@@ -1,0 +1,25 @@
+PYTHON ?= python3
+NOX = .venv/bin/nox
+
+.PHONY: demo test check bench clean
+
+demo: .venv/demo  ## a real worker held to the limit of a real API
+	.venv/demo/bin/steindamm demo $(ARGS)
+
+test: $(NOX)  ## all tests, on servers and workers that the tests start
+	$(NOX)
+
+check: $(NOX)  ## lint and types
+	$(NOX) --session lint types
+
+.venv/bin/nox:
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check "nox[uv]==2026.10.20"
+
+.venv/demo: $(NOX) pyproject.toml
+	.venv/bin/uv venv --quiet --clear --python $(PYTHON) .venv/demo
+	.venv/bin/uv pip install --quiet --python .venv/demo --editable ".[demo]"
+	touch .venv/demo
+
+clean:  ## what the two commands set up
+	rm -rf .venv .nox

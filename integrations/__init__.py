@@ -1,0 +1,1 @@
+"""Jobs of task queues, held to limits: they start when they may, and wait in their queue until then."""

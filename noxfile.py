@@ -1,0 +1,62 @@
+"""Every environment that the tests need: one queue and one range of redis-py in each."""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["core", "packaging", "celery", "celery_oldest", "demo"]
+
+TESTS = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "tests")
+
+
+def run_tests(session: nox.Session, folders: list[str], *requirements: str) -> None:
+    session.install("--editable", ".", *TESTS, *requirements)
+    session.run("pytest", *(session.posargs or folders))
+
+
+@nox.session(python=["3.11", "3.12", "3.13"])
+def core(session: nox.Session) -> None:
+    """The limiters, on every Python that is there, with the newest redis-py."""
+    run_tests(session, ["tests/core", "steindamm"], "redis[hiredis]<9")
+
+
+@nox.session(python="3.11")
+def packaging(session: nox.Session) -> None:
+    """What is built and installed elsewhere works there."""
+    run_tests(session, ["tests/packaging"], "build", "virtualenv")
+
+
+@nox.session(python="3.11")
+def celery(session: nox.Session) -> None:
+    """Real Celery workers, current versions."""
+    run_tests(session, ["tests/celery"], "celery[redis]==5.7.0", "redis[hiredis]")
+
+
+@nox.session(python="3.11")
+def celery_oldest(session: nox.Session) -> None:
+    """Real Celery workers, the oldest version that we claim."""
+    run_tests(session, ["tests/celery"], "celery==5.3.6", "kombu==5.4.2", "redis==5.0.8")
+
+
+@nox.session(python="3.11")
+def demo(session: nox.Session) -> None:
+    """The demo as its users run it."""
+    run_tests(session, ["tests/demo"], "steindamm[demo]")
+
+
+@nox.session(python="3.11")
+def lint(session: nox.Session) -> None:
+    session.install(*nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session(python="3.11")
+def types(session: nox.Session) -> None:
+    session.install(
+        "--editable", ".[demo]", *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "types")
+    )
+    session.run("mypy", "-p", "steindamm")

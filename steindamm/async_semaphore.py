@@ -1,0 +1,190 @@
+"""The semaphore for asyncio tasks. Its twin for threads is `steindamm.sync_semaphore`."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Callable
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self
+
+from steindamm.answers import Answer
+from steindamm.backends.memory import MEMORY, AsyncMemorySemaphore
+from steindamm.background import in_background
+from steindamm.checks import checked_number
+from steindamm.entered import entered, left
+from steindamm.errors import SteindammError
+from steindamm.permits import SlotPermit
+from steindamm.reservations import AsyncReservation
+from steindamm.rules.semaphore import Standing, Stay
+from steindamm.semaphore import Semaphore
+from steindamm.tickets import Ticket
+from steindamm.turns import SECOND
+
+
+class AsyncSemaphore(Semaphore):
+    """A limit on how many run at once, for asyncio; `steindamm.SyncSemaphore` is its twin and explains the model.
+
+    Example:
+        >>> import asyncio
+        >>> from steindamm import AsyncSemaphore
+        >>> async def main():
+        ...     async with AsyncSemaphore(name="writers", capacity=2) as permit:
+        ...         return permit.lost
+        >>> asyncio.run(main())
+        False
+
+    Parameters:
+        name: 1 to 200 bytes without braces and control characters.
+        capacity: How many slots there are, at least 1.
+        max_sleep: The longest wait, in seconds, for a slot; 0 waits without end.
+        expiry: Seconds that a lease lasts unless it is renewed: so long a dead holder keeps its slot.
+        connection: An async redis-py client (standalone or cluster), a URL, or None for this process's memory.
+
+    Raises:
+        ValueError: A setting is wrong; the message names it and says what it must be.
+        TypeError: A setting, or the connection, is of the wrong kind.
+    """
+
+    def __new__(cls, *_: Any, connection: Any = None, **__: Any) -> Self:
+        """Choose the class by the connection."""
+        if cls is AsyncSemaphore:
+            cls = AsyncLocalSemaphore if connection is None else AsyncRedisSemaphore  # type: ignore[assignment]
+        return super().__new__(cls)
+
+    async def acquire(self) -> SlotPermit:
+        """Wait for a slot, and return the permit; give it back with `release`.
+
+        Raises:
+            MaxSleepExceededError: No slot came within `max_sleep`.
+            LimiterUnavailableError: Redis did not answer.
+        """
+        handed = asyncio.Event()
+        ticket = Ticket(waker(handed))
+        asked_at = monotonic()
+        try:
+            place = await self._backend.enter(ticket, 0.0, Stay.LISTENING)
+            if place.standing is Standing.WAITING and not await happens(handed, self._patience):
+                place = await self._backend.give_up(ticket)
+            if not ticket.holds:
+                raise self._refusal(place)
+        except SteindammError:
+            raise
+        except BaseException:
+            await asyncio.shield(in_background(self._backend.leave(ticket, used=False)))
+            raise
+        return self._permit(ticket, monotonic() - asked_at)
+
+    async def try_acquire(self) -> SlotPermit | None:
+        """A permit if a slot is free, else None. Never waits.
+
+        Raises:
+            LimiterUnavailableError: Redis did not answer.
+        """
+        ticket = Ticket()
+        place = await self._backend.enter(ticket, 0.0, Stay.NO)
+        return self._permit(ticket) if place.standing is Standing.HOLDING else None
+
+    async def reserve(self) -> AsyncReservation:
+        """Take a slot that is free, for work that starts later. Never waits.
+
+        Raises:
+            MaxSleepExceededError: No slot is free; `retry_after` says when one is to be expected.
+            LimiterUnavailableError: Redis did not answer.
+        """
+        ticket = Ticket()
+        place = await self._backend.enter(ticket, 0.0, Stay.NO)
+        if place.standing is not Standing.HOLDING:
+            raise self._refusal(place)
+        permit = self._permit(ticket)
+        return AsyncReservation(permit, 0.0, lambda: self.release(permit))
+
+    async def release(self, permit: SlotPermit) -> None:
+        """Give the slot back and hand it to the next in line. A lost lease, or a second release, changes nothing."""
+        await asyncio.shield(in_background(self._backend.leave(permit.ticket)))
+
+    async def ask(
+        self, *, turn: float | None = None, slack: float = 0.0, wake: Callable[[], None] | None = None
+    ) -> Answer:
+        """Ask on behalf of a job, without waiting: start, come back, or be woken; see `Answer`.
+
+        Parameters:
+            turn: The arrival number that the job was told to come back with.
+            slack: Seconds that the job may be late when it comes back before its place is forgotten.
+            wake: Called, from any thread, when the job is handed a slot; without it the job goes away.
+        """
+        ticket = Ticket() if wake is None else Ticket(wake)
+        stay = Stay.AWAY if wake is None else Stay.LISTENING
+        number = 0.0 if turn is None else checked_number("turn", turn)
+        place = await self._backend.enter(ticket, number, stay, slack * SECOND)
+        if ticket.holds:
+            return Answer(0.0, permit=self._permit(ticket), ticket=ticket)
+        return Answer(place.wait / SECOND, turn=place.number, ticket=ticket)
+
+    async def give_back(self, answer: Answer) -> None:
+        """Return the slot, or the place in the line, that an answer gave and nobody will use."""
+        if answer.ticket is not None:
+            await self._backend.leave(answer.ticket, used=False)
+
+    async def __aenter__(self) -> SlotPermit:
+        return entered(self, await self.acquire())
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Give the slot back."""
+        await self.release(left(self))
+
+    def _decorated(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if not inspect.iscoroutinefunction(function):
+            raise TypeError(f"{function!r} is no coroutine function: decorate it with a SyncSemaphore")
+
+        @functools.wraps(function)
+        async def limited(*args: Any, **kwargs: Any) -> Any:
+            async with self:
+                return await function(*args, **kwargs)
+
+        return limited
+
+
+def waker(handed: asyncio.Event) -> Callable[[], None]:
+    """Sets the event from whatever thread it is called in."""
+    loop = asyncio.get_running_loop()
+
+    def wake() -> None:
+        loop.call_soon_threadsafe(handed.set)
+
+    return wake
+
+
+async def happens(event: asyncio.Event, patience: float | None) -> bool:
+    """Whether the event is set within so many seconds; None waits without end."""
+    try:
+        async with asyncio.timeout(patience):
+            return await event.wait()
+    except TimeoutError:
+        return False
+
+
+class AsyncLocalSemaphore(AsyncSemaphore):
+    """A semaphore in this process's memory; `AsyncSemaphore` describes it. Its leases have no end."""
+
+    def _connect(self, connection: Any) -> None:
+        if connection is not None:
+            raise TypeError("connection must be None for a local limiter; an AsyncRedisSemaphore takes one")
+        self._backend = AsyncMemorySemaphore(self.settings, MEMORY)
+
+
+class AsyncRedisSemaphore(AsyncSemaphore):
+    """A semaphore in Redis, Valkey or Redis Cluster; `AsyncSemaphore` describes it."""
+
+    def _connect(self, connection: Any) -> None:
+        from steindamm.backends.redis.semaphore import async_semaphores  # noqa: PLC0415
+
+        self._semaphores = async_semaphores(connection, self.settings)
+
+    @property
+    def _backend(self) -> Any:
+        return self._semaphores.here()

