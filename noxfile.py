@@ -9,7 +9,8 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ["core", "packaging", "celery", "celery_oldest", "demo"]
 
-TESTS = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "tests")
+PROJECT = nox.project.load_toml("pyproject.toml")
+TESTS, LINT, TYPES = (nox.project.dependency_groups(PROJECT, group) for group in ("tests", "lint", "types"))
 
 
 def run_tests(session: nox.Session, folders: list[str], *requirements: str) -> None:
@@ -49,14 +50,12 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def lint(session: nox.Session) -> None:
-    session.install(*nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "lint"))
+    session.install(*LINT)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
 
 
 @nox.session(python="3.11")
 def types(session: nox.Session) -> None:
-    session.install(
-        "--editable", ".[demo]", *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "types")
-    )
+    session.install("--editable", ".[demo]", *TYPES)
     session.run("mypy", "-p", "steindamm")

@@ -99,7 +99,7 @@ class Memory:
         """The child starts from its parent's buckets; the slots are held by threads it does not have."""
         self.lock.release()
         self.semaphores.by_name.clear()
-        self.semaphores._oldest.clear()  # noqa: SLF001
+        self.semaphores._oldest.clear()
 
 
 MEMORY = Memory()

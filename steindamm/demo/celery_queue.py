@@ -32,7 +32,7 @@ else:
     throttle = {"base": RateLimitedTask, "limiter": limiter}
 
 
-@app.task(**throttle)  # type: ignore[untyped-decorator]
+@app.task(**throttle)
 def call_api(job: int) -> int:
     """Call the API; the status of its answer."""
     return calls.call_api(setup.api, job)
@@ -45,7 +45,7 @@ def worker_command(number: int) -> list[str]:
     return [*celery, *pool, "--loglevel", "WARNING", "--without-gossip", "--without-mingle"]
 
 
-@worker_ready.connect  # type: ignore[untyped-decorator]
+@worker_ready.connect
 def ready(**_: object) -> None:
     """A worker takes jobs."""
     say_ready(setup.valkey)

@@ -84,10 +84,11 @@ class SyncLink:
     def _call(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
         from redis.exceptions import NoScriptError  # noqa: PLC0415
 
+        client: Any = self.client
         try:
-            return self.client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
+            return client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
         except NoScriptError:
-            return self.client.execute_command("EVAL", script.text, len(keys), *keys, *args)
+            return client.execute_command("EVAL", script.text, len(keys), *keys, *args)
 
 
 class AsyncLink:
@@ -113,14 +114,14 @@ class AsyncLink:
 
     async def pubsub(self) -> Any:
         """A subscription of the client, or of one node where the client is a cluster's."""
-        client = self.client
+        client: Any = self.client
         if counts_listeners(client):
-            return client.pubsub()  # type: ignore[union-attr, no-untyped-call]
+            return client.pubsub()
         from redis.asyncio import Redis  # noqa: PLC0415
 
         await client.initialize()
-        node = client.get_random_node()  # type: ignore[union-attr]
-        return Redis(**_node_kwargs(node)).pubsub()  # type: ignore[no-untyped-call]
+        node = client.get_random_node()
+        return Redis(**_node_kwargs(node)).pubsub()
 
     async def _call(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
         from redis.exceptions import NoScriptError  # noqa: PLC0415
