@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ParamSpec, Self, TypeVar
 
+from steindamm.answers import Answer
 from steindamm.errors import MaxSleepExceededError
 from steindamm.permits import SlotPermit
 from steindamm.rules.semaphore import Place
@@ -52,6 +53,23 @@ class Semaphore:
 
     def _decorated(self, function: Callable[..., Any]) -> Callable[..., Any]:
         raise TypeError(f"{type(self).__name__} is no limiter by itself")
+
+    def permit_of(self, answer: Answer) -> SlotPermit | None:
+        """The permit of an answer, also of one that had to wait: from the moment at which it was woken; None before.
+
+        Example:
+            >>> from steindamm import SyncSemaphore
+            >>> writers = SyncSemaphore(name="readme writers", capacity=1)
+            >>> first, second = writers.ask(), writers.ask(wake=lambda: print("woken"))
+            >>> writers.permit_of(second)
+            >>> writers.give_back(first)
+            woken
+            >>> writers.release(writers.permit_of(second))
+        """
+        ticket = answer.ticket
+        if ticket is None or not ticket.holds:
+            return None
+        return self._permit(ticket)
 
     def _permit(self, ticket: Ticket, waited: float = 0.0) -> SlotPermit:
         return SlotPermit(self.name, ticket, waited)
