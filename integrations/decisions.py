@@ -1,0 +1,157 @@
+"""Turns a limiter's answer about a job into one of three: start, defer, or fail.
+
+The two functions that ask, `decide` and `adecide`, differ in nothing but the await.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from steindamm.answers import Answer
+from steindamm.errors import (
+    LimiterUnavailableError,
+    MaxSleepExceededError,
+    NoTokensAvailableError,
+)
+from steindamm.integrations.bookings import Booking
+from steindamm.integrations.job_limits import MAX_BOOKING, Claim, JobLimit
+from steindamm.token_bucket import TokenBucket
+
+UNAVAILABLE_WAIT = 1.0
+"""Seconds after which a backend that did not answer is asked again, half of it and half at random."""
+LONGEST_BACKOFF = 60.0
+"""Seconds; the longest wait after a refusal that did not tell one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The job may start.
+
+    Parameters:
+        wait: Seconds until then.
+        answer: What the limiter gave; its permit is given back with `give_back` or, after the job, released.
+    """
+
+    wait: float
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Defer:
+    """The job goes back to its queue.
+
+    Parameters:
+        wait: Seconds until it is worth coming back.
+        booking: What it comes back with.
+        answer: The limiter's answer; None where it gave none.
+    """
+
+    wait: float
+    booking: Booking
+    answer: Answer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """The job fails with an error."""
+
+    error: Exception
+
+
+Decision = Start | Defer | Fail
+
+
+def decide(
+    job: JobLimit, claim: Claim, booking: Booking, *, accept: float, wake: Callable[[], None] | None = None
+) -> Decision:
+    """Ask a sync limiter about a job.
+
+    Parameters:
+        job: The limit of its task.
+        claim: What it asks for.
+        booking: What it carries.
+        accept: The longest wait for the start, in seconds, that the worker can bear.
+        wake: At a semaphore: called when the job is handed a slot; without it the job goes away.
+    """
+    now = time.time()
+    limiter: Any = claim.limiter
+    try:
+        answer = limiter.ask(**_question(job, claim, booking, now, accept, wake))
+    except LimiterUnavailableError:
+        return _unavailable(job, claim, booking, now)
+    return _decided(job, claim, booking, now, answer)
+
+
+async def adecide(
+    job: JobLimit, claim: Claim, booking: Booking, *, accept: float, wake: Callable[[], None] | None = None
+) -> Decision:
+    """Ask an async limiter about a job; the twin of `decide`."""
+    now = time.time()
+    limiter: Any = claim.limiter
+    try:
+        answer = await limiter.ask(**_question(job, claim, booking, now, accept, wake))
+    except LimiterUnavailableError:
+        return _unavailable(job, claim, booking, now)
+    return _decided(job, claim, booking, now, answer)
+
+
+def defer_refused_body(job: JobLimit, booking: Booking, error: MaxSleepExceededError) -> Defer | Fail:
+    """What becomes of a job whose own code met a limiter that refused."""
+    now = time.time()
+    wait = error.retry_after
+    if wait is None or not 0 <= wait < math.inf:
+        longest = min(LONGEST_BACKOFF, 2.0 ** min(booking.deferrals, 10))
+        wait = longest * random.uniform(0.5, 1.0)  # noqa: S311
+    if job.max_deferral is not None and booking.waited(now) + wait > job.max_deferral:
+        return Fail(error)
+    return Defer(wait, booking.deferred(error.name, None, now))
+
+
+def _question(
+    job: JobLimit, claim: Claim, booking: Booking, now: float, accept: float, wake: Callable[[], None] | None
+) -> dict[str, Any]:
+    turn = booking.turn_at(claim.limiter.name)
+    if isinstance(claim.limiter, TokenBucket):
+        return {"cost": claim.cost, "accept": accept, "horizon": _horizon(job, booking, now), "turn": turn}
+    return {"turn": turn, "slack": UNAVAILABLE_WAIT, "wake": wake}
+
+
+def _horizon(job: JobLimit, booking: Booking, now: float) -> float:
+    return min(MAX_BOOKING, _patience(job, booking, now))
+
+
+def _patience(job: JobLimit, booking: Booking, now: float) -> float:
+    """Seconds that the job may still wait."""
+    return math.inf if job.max_deferral is None else max(0.0, job.max_deferral - booking.waited(now))
+
+
+def _unavailable(job: JobLimit, claim: Claim, booking: Booking, now: float) -> Defer | Fail:
+    if _patience(job, booking, now) == 0:
+        return Fail(MaxSleepExceededError(claim.limiter.name, None, job.max_deferral))
+    wait = UNAVAILABLE_WAIT * random.uniform(0.5, 1.0)  # noqa: S311
+    return Defer(wait, booking.deferred(booking.limiter, booking.turn, now))
+
+
+def _decided(job: JobLimit, claim: Claim, booking: Booking, now: float, answer: Answer) -> Decision:
+    name = claim.limiter.name
+    if answer.permit is not None:
+        return Start(answer.wait, answer)
+    patience = _patience(job, booking, now)
+    if answer.turn is not None and (patience > 0 or answer.ticket is None):
+        wait = answer.wait if answer.ticket is None else min(answer.wait, patience)
+        return Defer(wait, booking.deferred(name, answer.turn, now), answer)
+    if answer.wait == math.inf:
+        return Fail(NoTokensAvailableError(name))
+    if answer.wait > patience:
+        return Fail(MaxSleepExceededError(name, answer.wait, job.max_deferral))
+    return Defer(_later(answer.wait), booking.deferred(name, None, now))
+
+
+def _later(wait: float) -> float:
+    """When one beyond the horizon comes back: not with all the others."""
+    return min(wait, MAX_BOOKING * random.uniform(0.5, 1.0))  # noqa: S311
