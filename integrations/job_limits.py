@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from steindamm.async_semaphore import AsyncSemaphore
 from steindamm.async_token_bucket import AsyncTokenBucket
@@ -95,7 +95,7 @@ class JobLimit:
 
     def _checked(self, limiter: Any, wanted: str) -> Limiter:
         if isinstance(limiter, self.kinds):
-            return limiter  # type: ignore[no-any-return]
+            return cast("Limiter", limiter)
         if isinstance(limiter, SYNC + ASYNC):
             given = type(limiter).__name__
             twin = given.replace("Async", "Sync", 1) if given.startswith("Async") else given.replace("Sync", "Async", 1)
