@@ -19,12 +19,14 @@ class Booking(NamedTuple):
         limiter: The name of the limiter that gave the turn.
         turn: What to come back with: a turn of a bucket, or an arrival number at a semaphore.
         since: When the job was deferred first, in Unix seconds.
+        until: Until when there is no use in asking, in Unix seconds; where a queue delivers early, on purpose.
         deferrals: How often it was deferred.
     """
 
     limiter: str = ""
     turn: float | None = None
     since: float | None = None
+    until: float | None = None
     deferrals: int = 0
 
     @classmethod
@@ -37,6 +39,7 @@ class Booking(NamedTuple):
             limiter if isinstance(limiter, str) else "",
             _moment(written.get("turn")),
             _moment(written.get("since")),
+            _moment(written.get("until")),
             min(deferrals, MOST_DEFERRALS) if type(deferrals) is int and deferrals > 0 else 0,
         )
 
@@ -50,7 +53,11 @@ class Booking(NamedTuple):
 
     def deferred(self, limiter: str, turn: float | None, now: float) -> Booking:
         """The booking after one more deferral, at `now` in Unix seconds."""
-        return Booking(limiter, turn, now if self.since is None else self.since, self.deferrals + 1)
+        return Booking(limiter, turn, now if self.since is None else self.since, None, self.deferrals + 1)
+
+    def left(self, now: float) -> float:
+        """Seconds for which there is no use in asking."""
+        return 0.0 if self.until is None else self.until - now
 
     def waited(self, now: float) -> float:
         """Seconds since the first deferral."""

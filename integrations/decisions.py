@@ -20,6 +20,8 @@ from steindamm.errors import (
 )
 from steindamm.integrations.bookings import Booking
 from steindamm.integrations.job_limits import MAX_BOOKING, Claim, JobLimit
+from steindamm.permits import SlotPermit
+from steindamm.sync_semaphore import SyncSemaphore
 from steindamm.token_bucket import TokenBucket
 
 UNAVAILABLE_WAIT = 1.0
@@ -100,6 +102,12 @@ async def adecide(
     return _decided(job, claim, booking, now, answer)
 
 
+def release(claim: Claim, start: Start) -> None:
+    """Give back what a job that has ended held at a sync limiter."""
+    if isinstance(claim.limiter, SyncSemaphore) and isinstance(start.answer.permit, SlotPermit):
+        claim.limiter.release(start.answer.permit)
+
+
 def defer_refused_body(job: JobLimit, booking: Booking, error: MaxSleepExceededError) -> Defer | Fail:
     """What becomes of a job whose own code met a limiter that refused."""
     now = time.time()
@@ -109,7 +117,7 @@ def defer_refused_body(job: JobLimit, booking: Booking, error: MaxSleepExceededE
         wait = longest * random.uniform(0.5, 1.0)  # noqa: S311
     if job.max_deferral is not None and booking.waited(now) + wait > job.max_deferral:
         return Fail(error)
-    return Defer(wait, booking.deferred(error.name, None, now))
+    return Defer(wait, booking.deferred(error.name, None, now)._replace(until=now + wait))
 
 
 def _question(

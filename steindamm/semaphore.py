@@ -42,6 +42,11 @@ class Semaphore:
         """The name under which the limit is shared."""
         return self.settings.name
 
+    @property
+    def backend(self) -> Any:
+        """What decides on its requests: on Redis one object for all limiters that share a line on a connection."""
+        return self._backend
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(name={self.name!r})"
 
