@@ -21,7 +21,8 @@ def run_tests(session: nox.Session, folders: list[str], *requirements: str) -> N
 @nox.session(python=["3.11", "3.12", "3.13"])
 def core(session: nox.Session) -> None:
     """The limiters, on every Python that is there, with the newest redis-py."""
-    run_tests(session, ["tests/core", "steindamm"], "redis[hiredis]<9")
+    examples = ["steindamm", "--ignore=steindamm/demo", "--ignore=steindamm/integrations"]
+    run_tests(session, ["tests/core", *examples], "redis[hiredis]<9")
 
 
 @nox.session(python="3.11")

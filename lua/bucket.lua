@@ -27,7 +27,7 @@ while at <= #requests do
   end
   if wait == ENDLESS then wait, turn = -1, -1 end
   local n = #reply
-  reply[n + 1], reply[n + 2], reply[n + 3] = verdict, ceil(wait), ceil(turn)
+  reply[n + 1], reply[n + 2], reply[n + 3] = verdict, ceil(min(wait, FOREVER)), ceil(min(turn, FOREVER))
 end
 save_bucket(KEYS[1], terms, state, now)
 return reply

@@ -3,6 +3,7 @@
 
 local abs, ceil, floor, min, max, ENDLESS = math.abs, math.ceil, math.floor, math.min, math.max, math.huge
 local DUST, ROUNDING = 1e-9, 1
+local FOREVER = 9e15 -- 285 years: what is longer no reply, and no key's expiry, could hold
 local REFUSED, GRANTED, BOOKED, EARLY = 0, 1, 2, 3
 local STATE = '<ddddddd'
 
@@ -26,18 +27,18 @@ end
 
 local function refill(terms, state, now)
   local step, capacity = terms.step, terms.capacity
-  if step == 0 then return end
   local elapsed = now - state.grid
-  if elapsed < 0 then
-    state.grid = grid_start(terms, now)
-  elseif elapsed >= step then
+  if step > 0 and elapsed >= step then
     local steps = floor(elapsed / step)
-    local tokens = steps * terms.amount
-    state.line = min(capacity, state.line + tokens)
-    state.pace = min(capacity, state.pace + tokens)
+    state.line = state.line + steps * terms.amount
+    state.pace = state.pace + steps * terms.amount
     state.grid = state.grid + steps * step
+  elseif elapsed < 0 and (terms.anchor < 0 or elapsed <= -step) then
+    state.grid = grid_start(terms, now)
   end
   if state.line >= capacity and state.pace >= capacity then state.grid = grid_start(terms, now) end
+  state.line = min(capacity, state.line)
+  state.pace = min(capacity, state.pace)
 end
 
 local function turn_of(terms, state, level, now)
@@ -89,10 +90,14 @@ local function give_back(terms, state, now, cost, turn, booked)
   return GRANTED, 0, 0
 end
 
--- A bucket is kept until it is full again, and for `keep` after its last use.
+local function kept_until(terms, state, used)
+  local kept = used + terms.keep
+  if terms.step == 0 then return kept end
+  return max(kept, turn_of(terms, state, min(state.line, state.pace) - terms.capacity, used))
+end
+
 local function save_bucket(key, terms, state, now)
-  local full = turn_of(terms, state, min(state.line, state.pace) - terms.capacity, now) - now
-  local keep = min(max(terms.keep, full), 1e15)
+  local keep = min(kept_until(terms, state, now) - now, FOREVER)
   redis.call('SET', key,
     struct.pack(STATE, state.line, state.pace, state.grid, state.granted, state.deferred, state.refused, state.waited),
     'PX', ceil(keep / 1000) + 1)

@@ -71,9 +71,8 @@ class AsyncTokenBucket(TokenBucket):
         decision = await self._backend.ask(self._take)
         if decision.verdict is not Verdict.GRANTED:
             raise self._refusal(decision)
-        if decision.wait > 0:
-            await self._sleep(decision)
-        return Permit(self.name, self._cost, decision.wait / SECOND)
+        waited = await self._sleep(decision) if decision.wait > 0 else 0.0
+        return Permit(self.name, self._cost, waited)
 
     async def try_acquire(self) -> Permit | None:
         """A permit if the tokens are there, else None. Never sleeps.
@@ -129,17 +128,22 @@ class AsyncTokenBucket(TokenBucket):
         if gift is not None:
             await self._backend.ask(gift)
 
-    async def _sleep(self, decision: Decision) -> None:
+    async def _sleep(self, decision: Decision) -> float:
         turns = self._backend.turns
         sleeper = AsyncSleeper(decision, self._cost)
-        turns.join(sleeper)
         try:
+            if turns.join(sleeper):
+                in_background(self._give_back_left_over(turns))
             await sleeper.sleep()
-        except BaseException:
+            turns.leave(sleeper)
+        except asyncio.CancelledError:
             turns.cancel(sleeper)
             await asyncio.shield(in_background(self._give_back_left_over(turns)))
             raise
-        turns.leave(sleeper)
+        except BaseException:
+            turns.cancel(sleeper)
+            raise
+        return sleeper.slept
 
     async def _give_back_left_over(self, turns: Turns) -> None:
         while left_over := turns.take_left_over():

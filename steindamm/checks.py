@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import SupportsFloat
 
 from steindamm.errors import wrong_kind
@@ -10,6 +11,13 @@ from steindamm.errors import wrong_kind
 LONGEST_NAME = 200
 LONGEST_TIME = 10 * 366 * 86_400.0
 """Ten years in seconds: no wait, lease or period that is meant lasts longer."""
+FORBIDDEN = re.compile("[{}\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""Braces (a Redis key's share of the cluster hangs on them) and whatever could break out of a line of a log."""
+
+
+def shown(number: float) -> str:
+    """A number as a message shows it: short, and never rounded to its own bound."""
+    return f"{number:.15g}"
 
 
 def checked_name(name: object) -> str:
@@ -22,7 +30,7 @@ def checked_name(name: object) -> str:
         raise ValueError("name must be valid Unicode text") from None
     if not 0 < size <= LONGEST_NAME:
         raise ValueError(f"name must be 1 to {LONGEST_NAME} bytes long, not {size}")
-    if any(char in "{}" or not char.isprintable() for char in name):
+    if FORBIDDEN.search(name):
         raise ValueError("name must not hold braces, line breaks or other control characters")
     return name
 
@@ -37,14 +45,16 @@ def checked_number(
         number = float(value)
     except OverflowError:
         number = math.inf
+    except ValueError:
+        number = math.nan
     if not math.isfinite(number):
         raise ValueError(f"{argument} must be a finite number, not {number}")
     if above is not None and number <= above:
-        raise ValueError(f"{argument} must be above {above:g}, not {number:g}")
+        raise ValueError(f"{argument} must be above {shown(above)}, not {shown(number)}")
     if number < least:
-        raise ValueError(f"{argument} must be at least {least:g}, not {number:g}")
+        raise ValueError(f"{argument} must be at least {shown(least)}, not {shown(number)}")
     if number > most:
-        raise ValueError(f"{argument} must be at most {most:g}, not {number:g}")
+        raise ValueError(f"{argument} must be at most {shown(most)}, not {shown(number)}")
     return number
 
 

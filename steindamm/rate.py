@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from steindamm.checks import checked_number, checked_seconds
+from steindamm.checks import LONGEST_TIME, checked_number, checked_seconds
 from steindamm.errors import wrong_kind
+from steindamm.settings import SHORTEST_STEP
 
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 UNITS = {
@@ -40,6 +41,8 @@ class Rate:
     def __post_init__(self) -> None:
         object.__setattr__(self, "amount", checked_number("amount", self.amount, above=0))
         object.__setattr__(self, "period", checked_seconds("period", self.period, above=0))
+        if not SHORTEST_STEP <= self.spacing <= LONGEST_TIME:
+            raise ValueError("rate must be at most a million tokens a second, and at least one in ten years")
 
     @classmethod
     def parse(cls, text: str | Rate) -> Rate:

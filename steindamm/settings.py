@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from steindamm.checks import checked_name, checked_number, checked_seconds, checked_slots
+from steindamm.checks import checked_name, checked_number, checked_seconds, checked_slots, shown
 from steindamm.errors import wrong_kind
 
 SHORTEST_STEP = 1e-6
+"""A microsecond: what the backends' clocks tell apart."""
+FEWEST_TOKENS = 1e-6
 MOST_TOKENS = 1e9
-"""Above this a double no longer tells a billionth of a token apart."""
+"""Above this a double no longer tells a millionth of a token apart."""
 
 
 def _set(settings: object, **values: object) -> None:
@@ -34,7 +36,7 @@ class BucketSettings:
     window_start_time: datetime | None = None
 
     def __post_init__(self) -> None:
-        capacity = checked_number("capacity", self.capacity, above=0, most=MOST_TOKENS)
+        capacity = checked_number("capacity", self.capacity, least=FEWEST_TOKENS, most=MOST_TOKENS)
         frequency = checked_seconds("refill_frequency", self.refill_frequency)
         amount = checked_number("refill_amount", self.refill_amount, most=MOST_TOKENS)
         initial = capacity if self.initial_tokens is None else checked_number("initial_tokens", self.initial_tokens)
@@ -44,12 +46,15 @@ class BucketSettings:
             )
         if 0 < frequency < SHORTEST_STEP:
             raise ValueError(f"refill_frequency must be at least {SHORTEST_STEP} s, not {frequency:g}")
+        if 0 < amount < FEWEST_TOKENS:
+            raise ValueError(f"refill_amount must be at least {FEWEST_TOKENS}, not {amount:g}")
         if amount > capacity:
             raise ValueError(
-                f"refill_amount must not exceed capacity ({capacity:g}), what does not fit is lost; not {amount:g}"
+                f"refill_amount must not exceed capacity ({shown(capacity)}), what does not fit is lost; "
+                f"not {shown(amount)}"
             )
         if initial > capacity:
-            raise ValueError(f"initial_tokens must not exceed capacity ({capacity:g}), not {initial:g}")
+            raise ValueError(f"initial_tokens must not exceed capacity ({shown(capacity)}), not {shown(initial)}")
         _set(
             self,
             name=checked_name(self.name),
@@ -67,7 +72,7 @@ class BucketSettings:
         """A cost that this bucket can ever pay."""
         number = checked_number(argument, cost)
         if number > self.capacity:
-            raise ValueError(f"{argument} must not exceed capacity ({self.capacity:g}), not {number:g}")
+            raise ValueError(f"{argument} must not exceed capacity ({shown(self.capacity)}), not {shown(number)}")
         return number
 
     def _checked_window(self) -> datetime | None:
@@ -80,6 +85,10 @@ class BucketSettings:
             raise ValueError("window_start_time must be None for a quota that never refills")
         if start > datetime.now(start.tzinfo):
             raise ValueError("window_start_time must lie in the past")
+        try:
+            start.timestamp()
+        except (ValueError, OverflowError):
+            raise ValueError(f"window_start_time must be a moment that the clock can tell, not {start}") from None
         return start
 
     @property

@@ -77,9 +77,8 @@ class SyncTokenBucket(TokenBucket):
         decision = self._backend.ask(self._take)
         if decision.verdict is not Verdict.GRANTED:
             raise self._refusal(decision)
-        if decision.wait > 0:
-            self._sleep(decision)
-        return Permit(self.name, self._cost, decision.wait / SECOND)
+        waited = self._sleep(decision) if decision.wait > 0 else 0.0
+        return Permit(self.name, self._cost, waited)
 
     def try_acquire(self) -> Permit | None:
         """A permit if the tokens are there, else None. Never sleeps.
@@ -136,24 +135,27 @@ class SyncTokenBucket(TokenBucket):
         if gift is not None:
             self._backend.ask(gift)
 
-    def _sleep(self, decision: Decision) -> None:
+    def _sleep(self, decision: Decision) -> float:
         turns = self._backend.turns
         sleeper = SyncSleeper(decision, self._cost)
-        turns.join(sleeper)
         try:
+            if turns.join(sleeper):
+                self._give_back_left_over(turns)
             sleeper.sleep()
+            turns.leave(sleeper)
         except BaseException:
             turns.cancel(sleeper)
-            with suppress(SteindammError):
-                self._give_back_left_over(turns)
+            self._give_back_left_over(turns)
             raise
-        turns.leave(sleeper)
+        return sleeper.slept
 
     def _give_back_left_over(self, turns: Turns) -> None:
-        while left_over := turns.take_left_over():
-            if self._backend.ask(left_over.gift).verdict is not Verdict.GRANTED:
-                turns.keep_left_over(left_over)
-                return
+        """Where the backend does not answer, the turn passes unused."""
+        with suppress(SteindammError):
+            while left_over := turns.take_left_over():
+                if self._backend.ask(left_over.gift).verdict is not Verdict.GRANTED:
+                    turns.keep_left_over(left_over)
+                    return
 
     def __enter__(self) -> Permit:
         return self.acquire()

@@ -65,8 +65,8 @@ class TokenBucket:
     def from_rate(cls, rate: str | Rate, name: str, *, capacity: float | None = None, **settings: Any) -> Self:
         """A bucket for a limit as people say it, refilled one token at a time.
 
-        With its default capacity it never lets more than the rate's amount start in any window of the
-        rate's period. A larger capacity lets that many start at once after a pause, and as many more
+        With its default capacity, and costs of 1, it never lets more than the rate's amount start in any window
+        of the rate's period. A larger capacity lets that many start at once after a pause, and as many more
         in such a window.
 
         Example:
@@ -82,6 +82,7 @@ class TokenBucket:
 
         Raises:
             ValueError: The rate can't be read, or a setting is wrong.
+            TypeError: The same for what is of the wrong kind.
         """
         spacing = Rate.parse(rate).spacing
         if capacity is None:

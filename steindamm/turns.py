@@ -2,19 +2,24 @@
 
 One that is cancelled gives its turn to the next of them with the same cost, that one gives its own to the
 one after it, and so on. The turn that is left over at the end goes back to the bucket, if nothing was given
-out after it.
+out after it; if not, the next one of this process that comes before it has passed takes it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from bisect import insort
-from threading import Event, Lock
+from contextlib import suppress
+from threading import Event, RLock
 from time import monotonic
+from typing import ClassVar
+from weakref import WeakSet
 
 from steindamm.rules.bucket import Decision, Request, What
 
 SECOND = 1e6
+DAY = 86_400.0
 
 
 class Sleeper:
@@ -26,20 +31,31 @@ class Sleeper:
         cost: Tokens that the turn stands for.
     """
 
-    __slots__ = ("cost", "due", "turn")
+    __slots__ = ("_since", "cost", "due", "turn")
 
     def __init__(self, decision: Decision, cost: float) -> None:
         self.turn = decision.turn
-        self.due = monotonic() + decision.wait / SECOND
+        self._since = monotonic()
+        self.due = self._since + decision.wait / SECOND
         self.cost = cost
 
     def __lt__(self, other: Sleeper) -> bool:
         return self.turn < other.turn
 
     @property
+    def slept(self) -> float:
+        """Seconds from asking to the turn that it had in the end."""
+        return max(0.0, self.due - self._since)
+
+    @property
     def gift(self) -> Request:
         """The request that gives its turn back."""
         return Request(What.GIVE_BACK, self.cost, turn=self.turn)
+
+    def swap(self, other: Sleeper) -> None:
+        """Each takes the other's turn."""
+        self.turn, other.turn = other.turn, self.turn
+        self.due, other.due = other.due, self.due
 
     def moved(self) -> None:
         """Its turn has changed; called from any thread."""
@@ -61,7 +77,7 @@ class SyncSleeper(Sleeper):
     def sleep(self) -> None:
         """Until the turn."""
         while (left := self.due - monotonic()) > 0:
-            self._moved.wait(left)
+            self._moved.wait(min(left, DAY))
             self._moved.clear()
 
 
@@ -76,13 +92,14 @@ class AsyncSleeper(Sleeper):
         self._moved = asyncio.Event()
 
     def moved(self) -> None:
-        """Wake the task to look at its new turn."""
-        self._loop.call_soon_threadsafe(self._moved.set)
+        """Wake the task to look at its new turn, unless its loop has ended."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._moved.set)
 
     async def sleep(self) -> None:
         """Until the turn."""
         while (left := self.due - monotonic()) > 0:
-            timer = self._loop.call_later(left, self._moved.set)
+            timer = self._loop.call_later(min(left, DAY), self._moved.set)
             try:
                 await self._moved.wait()
             finally:
@@ -91,17 +108,41 @@ class AsyncSleeper(Sleeper):
 
 
 class Turns:
-    """The sleepers of one bucket, in the order of their turns."""
+    """The sleepers of one bucket, in the order of their turns.
+
+    The lock may be taken again by its holder: a task that was never ended is cancelled by the garbage
+    collector, at any moment.
+    """
+
+    _all: ClassVar[WeakSet[Turns]] = WeakSet()
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        self._forget()
+        self._all.add(self)
+
+    def _forget(self) -> None:
+        self._lock = RLock()
         self._sleepers: list[Sleeper] = []
         self._left_over: list[Sleeper] = []
 
-    def join(self, sleeper: Sleeper) -> None:
-        """Sleep among the others."""
+    @classmethod
+    def after_fork(cls) -> None:
+        """The threads that sleep are the parent's."""
+        for turns in tuple(cls._all):
+            turns._forget()
+
+    def join(self, sleeper: Sleeper) -> bool:
+        """Sleep among the others; whether it could take a turn left over, so that its own is now to be given back."""
         with self._lock:
             insort(self._sleepers, sleeper)
+            if not self._left_over:
+                return False
+            self._drop_passed()
+            turn = sleeper.turn
+            for left in self._left_over:
+                self._pass_on(left)
+            self._left_over.sort()
+            return sleeper.turn != turn
 
     def leave(self, sleeper: Sleeper) -> None:
         """The turn has come."""
@@ -111,17 +152,23 @@ class Turns:
     def cancel(self, sleeper: Sleeper) -> None:
         """Pass the turn on to those after it; the last of their turns is left over."""
         with self._lock:
-            at = self._sleepers.index(sleeper)
-            for following in self._sleepers[at + 1 :]:
-                if following.cost == sleeper.cost:
-                    sleeper.turn, following.turn = following.turn, sleeper.turn
-                    sleeper.due, following.due = following.due, sleeper.due
-                    following.moved()
-            del self._sleepers[at]
-            self._sleepers.sort()
-            now = monotonic()
-            self._left_over = [left for left in self._left_over if left.due > now]
+            if sleeper in self._sleepers:
+                self._sleepers.remove(sleeper)
+            self._pass_on(sleeper)
+            self._drop_passed()
             insort(self._left_over, sleeper)
+
+    def _pass_on(self, leaving: Sleeper) -> None:
+        """Each that sleeps until a later turn, and costs the same, takes the turn of the one before it."""
+        for following in self._sleepers:
+            if following.cost == leaving.cost and leaving < following:
+                leaving.swap(following)
+                following.moved()
+        self._sleepers.sort()
+
+    def _drop_passed(self) -> None:
+        now = monotonic()
+        self._left_over = [left for left in self._left_over if left.due > now]
 
     def take_left_over(self) -> Sleeper | None:
         """The latest of the turns left over, to be given back; by one caller only."""
@@ -132,3 +179,6 @@ class Turns:
         """It could not be given back: somebody has a turn after it."""
         with self._lock:
             insort(self._left_over, sleeper)
+
+
+os.register_at_fork(after_in_child=Turns.after_fork)

@@ -1,7 +1,7 @@
 """Limiters in this process's memory: one state a name, one lock, no thread.
 
 A full bucket and a free semaphore say nothing that a new one would not, so their states are dropped: each
-new name looks at the oldest ones and drops those that are idle.
+new name, and now and then any request, looks at the oldest ones and drops those that are idle.
 """
 
 from __future__ import annotations
@@ -24,6 +24,11 @@ State = TypeVar("State")
 Clock = Callable[[], float]
 
 
+SWEEP_EVERY = 0.1 * MICROSECONDS
+LOOKS = 100
+"""States looked at in one sweep, so that nobody waits long for it."""
+
+
 def monotonic_clock() -> float:
     """Microseconds on the monotonic clock, which nobody sets."""
     return time.monotonic() * MICROSECONDS
@@ -42,40 +47,40 @@ class States(Generic[State]):
         self._oldest: deque[str] = deque()
 
     def add(self, name: str, state: State, now: float) -> State:
-        """Keep a new state; drop the idle ones among the oldest."""
-        self._sweep(now)
+        """Keep a new state; look at more old ones than come new."""
+        self.sweep(now, looks=3)
         self.by_name[name] = state
         self._oldest.append(name)
         return state
 
-    def _sweep(self, now: float) -> None:
-        spared = 0
-        while self._oldest and spared < 2:
+    def sweep(self, now: float, looks: int) -> None:
+        """Look at so many of the oldest and drop those that are idle."""
+        for _ in range(min(looks, len(self._oldest))):
             name = self._oldest.popleft()
             if self._is_idle(self.by_name[name], now):
                 del self.by_name[name]
             else:
                 self._oldest.append(name)
-                spared += 1
+
+    def clear(self) -> None:
+        """Drop all."""
+        self.by_name.clear()
+        self._oldest.clear()
 
 
 class KeptBucket:
     """A bucket's state with what tells when it may go."""
 
-    __slots__ = ("keep", "state", "terms", "used")
+    __slots__ = ("state", "terms", "used")
 
-    def __init__(self, terms: bucket.BucketTerms, keep: float, now: float) -> None:
+    def __init__(self, terms: bucket.BucketTerms, now: float) -> None:
         self.terms = terms
-        self.keep = keep
         self.state = bucket.BucketState(terms, now)
         self.used = now
 
     def is_idle(self, now: float) -> bool:
         """Whether it is full again, and unused for as long as it is kept."""
-        if now < self.used + self.keep:
-            return False
-        bucket.refill(self.terms, self.state, now)
-        return bucket.full_at(self.terms, self.state, now) <= now
+        return now >= self.used + self.terms.keep and now >= bucket.kept_until(self.terms, self.state, self.used)
 
 
 class Memory:
@@ -91,6 +96,7 @@ class Memory:
         self.buckets: States[KeptBucket] = States(KeptBucket.is_idle)
         self.semaphores: States[semaphore.SemaphoreState] = States(lambda state, _: not (state.leases or state.present))
         self.turns: WeakValueDictionary[str, Turns] = WeakValueDictionary()
+        self.sweep_at = 0.0
         os.register_at_fork(
             before=self.lock.acquire, after_in_parent=self.lock.release, after_in_child=self._after_fork
         )
@@ -98,8 +104,13 @@ class Memory:
     def _after_fork(self) -> None:
         """The child starts from its parent's buckets; the slots are held by threads it does not have."""
         self.lock.release()
-        self.semaphores.by_name.clear()
-        self.semaphores._oldest.clear()
+        self.semaphores.clear()
+
+    def sweep(self, now: float) -> None:
+        """Drop some of what is idle; asked for every tenth of a second in which anybody asks for anything."""
+        self.sweep_at = now + SWEEP_EVERY
+        self.buckets.sweep(now, LOOKS)
+        self.semaphores.sweep(now, LOOKS)
 
 
 MEMORY = Memory()
@@ -114,24 +125,28 @@ class MemoryBucket:
         self._memory = memory
         self._clock = memory.clock
         self._terms = bucket_terms(settings, memory.clock() - wall_clock())
-        self._keep = keep_of(settings)
 
     @property
     def turns(self) -> Turns:
         """Those who sleep until their turn at the bucket of this name."""
-        return self._memory.turns.setdefault(self._name, Turns())
+        with self._memory.lock:
+            return self._memory.turns.setdefault(self._name, Turns())
 
     def ask(self, request: bucket.Request) -> bucket.Decision:
         """Decide on one request."""
-        memory = self._memory
+        memory, terms = self._memory, self._terms
         with memory.lock:
             now = self._clock()
+            if now > memory.sweep_at:
+                memory.sweep(now)
             kept = memory.buckets.by_name.get(self._name)
             if kept is None:
-                kept = memory.buckets.add(self._name, KeptBucket(self._terms, self._keep, now), now)
+                kept = memory.buckets.add(self._name, KeptBucket(terms, now), now)
+            elif kept.is_idle(now):
+                kept.state = bucket.BucketState(terms, now)
             kept.used = now
-            kept.terms = self._terms
-            return bucket.decide(self._terms, kept.state, now, request)
+            kept.terms = terms
+            return bucket.decide(terms, kept.state, now, request)
 
 
 class AsyncMemoryBucket(MemoryBucket):
@@ -197,12 +212,3 @@ class AsyncMemorySemaphore:
     async def leave(self, ticket: Ticket, *, used: bool = True) -> None:
         """Give the slot, or the place in the line, back."""
         self._semaphore.leave(ticket, used=used)
-
-
-QUOTA_KEPT = 366 * 86_400.0
-"""Seconds that a quota is remembered after its last use: it never refills, but no state lives for ever."""
-
-
-def keep_of(settings: BucketSettings) -> float:
-    """Microseconds that a bucket's state is kept after its last use."""
-    return max(settings.expiry, QUOTA_KEPT if settings.never_refills else 0.0) * MICROSECONDS

@@ -11,6 +11,8 @@ from steindamm.settings import BucketSettings, SemaphoreSettings
 MICROSECONDS = 1_000_000.0
 PRESENCE = 6.0
 """Seconds after which a waiter that has not been heard of is passed over."""
+QUOTA_KEPT = 366 * 86_400.0
+"""Seconds that a quota is remembered after its last use: it never refills, but no state lives for ever."""
 
 
 def bucket_terms(settings: BucketSettings, clock_ahead: float) -> BucketTerms:
@@ -19,7 +21,8 @@ def bucket_terms(settings: BucketSettings, clock_ahead: float) -> BucketTerms:
     initial = settings.capacity if settings.initial_tokens is None else settings.initial_tokens
     start = settings.window_start_time
     anchor = -1.0 if start is None else (start.timestamp() * MICROSECONDS + clock_ahead) % step
-    return BucketTerms(settings.capacity, settings.refill_amount, step, initial, anchor)
+    keep = max(settings.expiry, QUOTA_KEPT if settings.never_refills else 0.0) * MICROSECONDS
+    return BucketTerms(settings.capacity, settings.refill_amount, step, initial, anchor, keep)
 
 
 def semaphore_terms(settings: SemaphoreSettings) -> SemaphoreTerms:

@@ -89,6 +89,7 @@ class BucketTerms(NamedTuple):
         step: Microseconds between refills; 0 for a quota that never refills.
         initial: Tokens in a bucket nobody has used.
         anchor: A moment of the refill grid, in microseconds, or a negative number for none.
+        keep: Microseconds that the state is kept at least after its last use.
     """
 
     capacity: float
@@ -96,6 +97,7 @@ class BucketTerms(NamedTuple):
     step: float
     initial: float
     anchor: float = -1.0
+    keep: float = 0.0
 
 
 class BucketState:
@@ -125,20 +127,26 @@ def _grid_start(terms: BucketTerms, now: float) -> float:
 
 
 def refill(terms: BucketTerms, state: BucketState, now: float) -> None:
-    """Add the steps that have passed; a clock that was set back costs at most one step."""
-    if terms.step == 0:
-        return
+    """Add the steps that have passed, and keep what the bucket holds.
+
+    A clock that was set back costs at most one step: the grid starts again now, for no step has passed since
+    the last one. A calendar's grid stays where it is, lest a window opens twice, unless a whole step was set back.
+    """
+    capacity, step = terms.capacity, terms.step
     elapsed = now - state.grid
-    if elapsed < 0:
+    if 0 <= elapsed < step and state.line < capacity and state.pace < capacity:
+        return
+    if elapsed >= step > 0:
+        steps = math.floor(elapsed / step)
+        state.line += steps * terms.amount
+        state.pace += steps * terms.amount
+        state.grid += steps * step
+    elif elapsed < 0 and (terms.anchor < 0 or elapsed <= -step):
         state.grid = _grid_start(terms, now)
-    elif elapsed >= terms.step:
-        steps = math.floor(elapsed / terms.step)
-        tokens = steps * terms.amount
-        state.line = min(terms.capacity, state.line + tokens)
-        state.pace = min(terms.capacity, state.pace + tokens)
-        state.grid += steps * terms.step
-    if state.line >= terms.capacity and state.pace >= terms.capacity:
+    if state.line >= capacity and state.pace >= capacity:
         state.grid = _grid_start(terms, now)
+    state.line = min(capacity, state.line)
+    state.pace = min(capacity, state.pace)
 
 
 def turn_of(terms: BucketTerms, state: BucketState, level: float, now: float) -> float:
@@ -212,10 +220,12 @@ def give_back(
     return True
 
 
-def full_at(terms: BucketTerms, state: BucketState, now: float) -> float:
-    """When the bucket is full again, and its state says nothing that a new one would not."""
-    missing = terms.capacity - min(state.line, state.pace)
-    return turn_of(terms, state, -missing, now)
+def kept_until(terms: BucketTerms, state: BucketState, used: float) -> float:
+    """When a state that was last used at `used` may be forgotten: it is full again by then, or a quota."""
+    kept = used + terms.keep
+    if terms.step == 0:
+        return kept
+    return max(kept, turn_of(terms, state, min(state.line, state.pace) - terms.capacity, used))
 
 
 def decide(terms: BucketTerms, state: BucketState, now: float, request: Request) -> Decision:

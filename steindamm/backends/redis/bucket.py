@@ -6,7 +6,6 @@ import math
 from struct import Struct
 from typing import Any
 
-from steindamm.backends.memory import keep_of
 from steindamm.backends.redis.connection import checked_connection
 from steindamm.backends.redis.links import AsyncLink, Reply, SyncLink, async_link, sync_link
 from steindamm.backends.redis.scripts import bucket_script
@@ -29,8 +28,8 @@ class BucketWire:
     def __init__(self, settings: BucketSettings) -> None:
         self.name = settings.name
         self.script = bucket_script()
-        self.keys = (f"steindamm:{{{settings.name}}}:bucket",)
-        self._terms = TERMS.pack(*bucket_terms(settings, clock_ahead=0.0), keep_of(settings))
+        self.keys = (f"steindamm:{{{settings.name}}}:bucket".encode(),)
+        self._terms = TERMS.pack(*bucket_terms(settings, clock_ahead=0.0))
         self.identity = (*self.keys, self._terms)
 
     def encoded(self, requests: list[Request]) -> tuple[bytes, bytes]:
@@ -99,7 +98,7 @@ class AsyncRedisBucket:
     async def _undo(self, request: Request, decision: Decision) -> None:
         back = gift(request, decision)
         if back:
-            await self._call([back])
+            await self.ask(back)
 
 
 def sync_bucket(connection: Any, settings: BucketSettings) -> SyncRedisBucket:

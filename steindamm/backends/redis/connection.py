@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from steindamm.errors import wrong_kind
@@ -41,15 +42,18 @@ def require_redis() -> None:
 def checked_connection(connection: object, *, asynchronous: bool) -> None:
     """Refuse what is no client of the right kind and no URL."""
     require_redis()
-    import redis.asyncio  # noqa: PLC0415
+    import redis.asyncio.client  # noqa: PLC0415
     import redis.asyncio.cluster  # noqa: PLC0415
+    import redis.client  # noqa: PLC0415
     import redis.cluster  # noqa: PLC0415
 
     sync_kinds = (redis.Redis, redis.cluster.RedisCluster)
     async_kinds = (redis.asyncio.Redis, redis.asyncio.cluster.RedisCluster)
     right, wrong = (async_kinds, sync_kinds) if asynchronous else (sync_kinds, async_kinds)
     if isinstance(connection, str):
-        scheme_of(connection)
+        _check_url(connection)
+    elif isinstance(connection, (redis.client.Pipeline, redis.asyncio.client.Pipeline)):
+        raise wrong_kind("connection", "a client that answers at once", connection)
     elif isinstance(connection, wrong):
         twin = "a Sync… limiter" if asynchronous else "an Async… limiter"
         kind = "an async" if asynchronous else "a sync"
@@ -58,33 +62,80 @@ def checked_connection(connection: object, *, asynchronous: bool) -> None:
         raise wrong_kind("connection", "a redis-py client (it speaks to Valkey, too) or a URL", connection)
 
 
-def scheme_of(url: str) -> tuple[str, bool]:
-    """The scheme that redis-py knows, and whether it means a cluster. The URL may hold a password: never show it."""
-    scheme, separator, _ = url.partition("://")
+def _check_url(url: str) -> None:
+    """The URL may hold a password: no message shows it."""
+    from redis.connection import parse_url  # noqa: PLC0415
+
+    plain, is_cluster = _plain_url(url)
+    try:
+        database = parse_url(plain).get("db", 0)  # type: ignore[no-untyped-call]
+    except ValueError:
+        raise ValueError("connection must be a URL that redis-py understands") from None
+    if is_cluster and database:
+        raise ValueError("connection must not name a database: a cluster has only one")
+
+
+def _plain_url(url: str) -> tuple[str, bool]:
+    """The URL as redis-py knows it, and whether it means a cluster."""
+    scheme, separator, rest = url.partition("://")
     if not separator or scheme not in SCHEMES:
         raise ValueError(f"connection must be a URL that starts with one of {', '.join(SCHEMES)} and ://")
-    return SCHEMES[scheme]
+    plain, is_cluster = SCHEMES[scheme]
+    return f"{plain}://{rest}", is_cluster
 
 
 def sync_client(url: str) -> SyncClient:
     """A client with timeouts."""
-    import redis.cluster  # noqa: PLC0415
+    from redis.backoff import NoBackoff  # noqa: PLC0415
+    from redis.client import Redis  # noqa: PLC0415
+    from redis.cluster import RedisCluster  # noqa: PLC0415
+    from redis.retry import Retry  # noqa: PLC0415
 
-    return _client(url, redis.Redis, redis.cluster.RedisCluster)  # type: ignore[no-any-return]
+    return _client(url, Redis, RedisCluster, Retry(NoBackoff(), 1))  # type: ignore[no-any-return]
 
 
 def async_client(url: str) -> AsyncClient:
     """A client with timeouts, for the running event loop."""
-    import redis.asyncio.cluster  # noqa: PLC0415
+    from redis.asyncio.client import Redis  # noqa: PLC0415
+    from redis.asyncio.cluster import RedisCluster  # noqa: PLC0415
+    from redis.asyncio.retry import Retry  # noqa: PLC0415
+    from redis.backoff import NoBackoff  # noqa: PLC0415
 
-    return _client(url, redis.asyncio.Redis, redis.asyncio.cluster.RedisCluster)  # type: ignore[no-any-return]
+    return _client(url, Redis, RedisCluster, Retry(NoBackoff(), 1))  # type: ignore[no-any-return]
 
 
-def _client(url: str, standalone: Any, cluster: Any) -> Any:
-    scheme, is_cluster = scheme_of(url)
-    _, _, rest = url.partition("://")
-    kind = cluster if is_cluster else standalone
-    try:
-        return kind.from_url(f"{scheme}://{rest}", socket_connect_timeout=TIMEOUT, socket_timeout=TIMEOUT)
-    except ValueError:
-        raise ValueError("connection must be a URL that redis-py understands") from None
+def _client(url: str, standalone: Any, cluster: Any, once_more: Any) -> Any:
+    """A connection that broke is made again once, at once; a cluster's client looks for the slots' new owner itself."""
+    from redis.exceptions import ConnectionError as Broken  # noqa: PLC0415
+
+    plain, is_cluster = _plain_url(url)
+    timeouts = {"socket_connect_timeout": TIMEOUT, "socket_timeout": TIMEOUT}
+    if is_cluster:
+        return cluster.from_url(plain, **timeouts)
+    return standalone.from_url(plain, **timeouts, retry=once_more, retry_on_error=[Broken])
+
+
+def twin_of(client: Any) -> AsyncClient:
+    """A client with the same settings for another event loop: redis-py's are bound to the first that uses them."""
+    if hasattr(client, "nodes_manager"):
+        return _cluster_twin_of(client)
+    pool = client.connection_pool
+    settings = {**pool.connection_kwargs, "max_connections": pool.max_connections}
+    if hasattr(pool, "timeout"):
+        settings["timeout"] = pool.timeout
+    return type(client)(  # type: ignore[no-any-return]
+        connection_pool=type(pool)(connection_class=pool.connection_class, **settings)
+    )
+
+
+def _cluster_twin_of(client: Any) -> AsyncClient:
+    kind, nodes = type(client), client.nodes_manager
+    known = inspect.signature(kind).parameters
+    settings = {key: value for key, value in client.connection_kwargs.items() if key in known}
+    return kind(  # type: ignore[no-any-return]
+        startup_nodes=list(nodes.startup_nodes.values()),
+        require_full_coverage=nodes.require_full_coverage,
+        address_remap=nodes.address_remap,
+        ssl="SSL" in client.connection_kwargs["connection_class"].__name__,
+        **settings,
+    )

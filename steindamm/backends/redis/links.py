@@ -2,18 +2,20 @@
 
 What may go wrong on the way is left to redis-py's retries; what is left after them is a
 `LimiterUnavailableError`. Two things are mended here: a server that forgot the scripts is given them
-again, and a caller that finds the client's pool empty waits for a connection.
+again, and a caller that finds the client's pool empty waits for a connection. Clients that steindamm makes
+itself, it closes when their event loop ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from steindamm.backends.redis.connection import async_client, sync_client
+from steindamm.backends.redis.connection import async_client, sync_client, twin_of
 from steindamm.backends.redis.hearing import AsyncHearing, SyncHearing
 from steindamm.backends.redis.scripts import Script
 from steindamm.errors import LimiterUnavailableError
@@ -26,12 +28,21 @@ POOL_WAIT = 5.0
 """Seconds to wait for a connection of a pool that is empty."""
 POOL_PAUSE = 0.002
 
+Key = str | bytes
 Reply = list[int]
 
 
 def unavailable(name: str, error: Exception) -> LimiterUnavailableError:
     """Our error for one of the client's."""
     return LimiterUnavailableError(name, type(error).__name__)
+
+
+@cache
+def failures() -> tuple[type[Exception], ...]:
+    """What a client raises when it gets no answer, or none that counts."""
+    from redis.exceptions import RedisClusterException, RedisError  # noqa: PLC0415
+
+    return RedisError, RedisClusterException, OSError
 
 
 def checked_reply(name: str, reply: Any, length: int) -> Reply:
@@ -68,20 +79,18 @@ class SyncLink:
             self._client = sync_client(self._connection)
         return self._client
 
-    def run(self, name: str, script: Script, keys: Sequence[str], args: Sequence[Any], length: int) -> Reply:
+    def run(self, name: str, script: Script, keys: Sequence[Key], args: Sequence[Any], length: int) -> Reply:
         """Run a script for the limiter `name`; its reply holds `length` integers."""
-        from redis.exceptions import RedisError  # noqa: PLC0415
-
         give_up = time.monotonic() + POOL_WAIT
         while True:
             try:
                 return checked_reply(name, self._call(script, keys, args), length)
-            except RedisError as error:
+            except failures() as error:
                 if not is_pool_empty(error) or time.monotonic() > give_up:
                     raise unavailable(name, error) from error
                 time.sleep(POOL_PAUSE)
 
-    def _call(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    def _call(self, script: Script, keys: Sequence[Key], args: Sequence[Any]) -> Any:
         from redis.exceptions import NoScriptError  # noqa: PLC0415
 
         client: Any = self.client
@@ -92,22 +101,30 @@ class SyncLink:
 
 
 class AsyncLink:
-    """Runs scripts through an async client, on one event loop."""
+    """Runs scripts through an async client, on one event loop.
 
-    def __init__(self, connection: AsyncClient | str) -> None:
+    Parameters:
+        client: The client.
+        ours: Whether steindamm made it, and so has to close it.
+    """
+
+    def __init__(self, client: AsyncClient, *, ours: bool) -> None:
         self.limiters: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
         self.hearing = AsyncHearing(self)
-        self.client: AsyncClient = async_client(connection) if isinstance(connection, str) else connection
+        self.client = client
+        self._ours = ours
+        self._ending: AsyncGenerator[None, None] | None = None
 
-    async def run(self, name: str, script: Script, keys: Sequence[str], args: Sequence[Any], length: int) -> Reply:
+    async def run(self, name: str, script: Script, keys: Sequence[Key], args: Sequence[Any], length: int) -> Reply:
         """Run a script for the limiter `name`; its reply holds `length` integers."""
-        from redis.exceptions import RedisError  # noqa: PLC0415
-
+        if self._ours and self._ending is None:
+            self._ending = _closing_with_loop(self.client)
+            await anext(self._ending)
         give_up = time.monotonic() + POOL_WAIT
         while True:
             try:
                 return checked_reply(name, await self._call(script, keys, args), length)
-            except RedisError as error:
+            except failures() as error:
                 if not is_pool_empty(error) or time.monotonic() > give_up:
                     raise unavailable(name, error) from error
                 await asyncio.sleep(POOL_PAUSE)
@@ -123,13 +140,21 @@ class AsyncLink:
         node = client.get_random_node()
         return Redis(**_node_kwargs(node)).pubsub()
 
-    async def _call(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    async def _call(self, script: Script, keys: Sequence[Key], args: Sequence[Any]) -> Any:
         from redis.exceptions import NoScriptError  # noqa: PLC0415
 
         try:
             return await self.client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
         except NoScriptError:
             return await self.client.execute_command("EVAL", script.text, len(keys), *keys, *args)
+
+
+async def _closing_with_loop(client: AsyncClient) -> AsyncGenerator[None, None]:
+    """Closes the client when the event loop ends: the loop then ends the generators that it still knows of."""
+    try:
+        yield
+    finally:
+        await client.aclose()
 
 
 def _node_kwargs(node: Any) -> dict[str, Any]:
@@ -152,9 +177,20 @@ def async_link(connection: AsyncClient | str) -> AsyncLink:
     """The link of a client or URL on the running event loop."""
     if isinstance(connection, str):
         links = _url_links_of_each_loop.here()
-        return links.get(connection) or links.setdefault(connection, AsyncLink(connection))
-    each_loop: EachLoop[AsyncLink] = vars(connection).setdefault(ATTRIBUTE, EachLoop(lambda: AsyncLink(connection)))
+        return links.get(connection) or links.setdefault(connection, AsyncLink(async_client(connection), ours=True))
+    each_loop: EachLoop[AsyncLink] = vars(connection).setdefault(ATTRIBUTE, EachLoop(_links_of(connection)))
     return each_loop.here()
+
+
+def _links_of(client: AsyncClient) -> Callable[[], AsyncLink]:
+    """Gives the client's own link on the first event loop, and links of twins on others."""
+    own = iter([client])
+
+    def make() -> AsyncLink:
+        first = next(own, None)
+        return AsyncLink(twin_of(client), ours=True) if first is None else AsyncLink(first, ours=False)
+
+    return make
 
 
 ATTRIBUTE = "_steindamm_link"

@@ -11,18 +11,32 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from copy import copy
 from enum import Enum, auto
 from threading import Lock
 from typing import Any, ClassVar, Generic, TypeVar
 from weakref import WeakSet
 
 from steindamm.background import in_background
+from steindamm.errors import SteindammError
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 
 MOST = 100
 """Requests in one call, so that a script never runs long."""
+PATIENCE = 1.0
+"""Seconds after which a thread that waits looks whether anybody makes a call at all."""
+
+
+def _own(error: Exception) -> Exception:
+    """One error for each asker: raised by several threads, the same one would mix up their tracebacks."""
+    if not isinstance(error, SteindammError):
+        return error
+    own = copy(error)
+    own.__cause__ = error.__cause__
+    return own
 
 
 class _Stage(Enum):
@@ -50,6 +64,9 @@ class _Waiting(Generic[Request, Answer]):
 class SyncSharing(Generic[Request, Answer]):
     """Shared calls of threads: who finds no call under way makes one, then the first that gathered makes the next.
 
+    A thread may be interrupted (by Ctrl-C, a signal's handler, a time limit) between any two steps, and so
+    leave undone that it wakes the next. Those who wait find that out by the lock that each call holds.
+
     Parameters:
         call: Makes one call with several requests and returns as many answers.
         undo: Takes back what was answered to an asker that has gone.
@@ -65,34 +82,39 @@ class SyncSharing(Generic[Request, Answer]):
 
     def _forget(self) -> None:
         self._lock = Lock()
+        self._calling = Lock()
         self._under_way = False
         self._gathered: deque[_Waiting[Request, Answer]] = deque()
 
     @classmethod
     def after_fork(cls) -> None:
         """A child has none of its parent's calls under way."""
-        for sharing in cls._all:
+        for sharing in tuple(cls._all):
             sharing._forget()
 
     def ask(self, request: Request) -> Answer:
         """Ask, together with whoever asks at the same moment."""
-        with self._lock:
-            alone = not self._under_way
-            if alone:
-                self._under_way = True
-            else:
-                waiting: _Waiting[Request, Answer] = _Waiting(request)
-                self._gathered.append(waiting)
-        if not alone:
-            return self._ask_together(waiting)
+        alone = False
         try:
-            return self._call([request])[0]
+            with self._lock:
+                alone = not self._under_way
+                if alone:
+                    self._under_way = True
+                else:
+                    waiting: _Waiting[Request, Answer] = _Waiting(request)
+                    self._gathered.append(waiting)
+            if alone:
+                with self._calling:
+                    return self._call([request])[0]
         finally:
-            self._pass_on()
+            if alone:
+                self._pass_on()
+        return self._ask_together(waiting)
 
     def _ask_together(self, mine: _Waiting[Request, Answer]) -> Answer:
         try:
-            mine.turn.acquire()
+            while not mine.turn.acquire(timeout=PATIENCE) and mine.stage in {_Stage.GATHERED, _Stage.SENT}:
+                self._look_after(mine)
             if mine.stage is _Stage.CHOSEN:
                 self._lead(mine)
         except BaseException:
@@ -105,24 +127,34 @@ class SyncSharing(Generic[Request, Answer]):
 
     def _lead(self, mine: _Waiting[Request, Answer]) -> None:
         """Make the call for all that have gathered; `mine` is the first of them."""
-        batch = [mine]
+        batch, gone = [mine], []
         try:
-            with self._lock:
-                batch += (self._gathered.popleft() for _ in range(min(len(self._gathered), MOST - 1)))
-                for waiting in batch:
-                    waiting.stage = _Stage.SENT
-            answers = self._call([waiting.request for waiting in batch])
-        except Exception as error:  # noqa: BLE001
-            self._answer(batch, [error] * len(batch))
+            with self._calling:
+                self._choose(batch)
+                try:
+                    answers: Sequence[Answer | Exception] = self._call([waiting.request for waiting in batch])
+                except Exception as error:  # noqa: BLE001
+                    answers = [_own(error) for _ in batch]
+                gone = self._answer(batch, answers)
         except BaseException:
             self._ask_again(batch[1:])
             raise
-        else:
-            self._answer(batch, answers)
         finally:
             self._pass_on()
+        for waiting in gone:
+            self._take_back(waiting)
 
-    def _answer(self, batch: list[_Waiting[Request, Answer]], answers: Sequence[Answer | Exception]) -> None:
+    def _choose(self, batch: list[_Waiting[Request, Answer]]) -> None:
+        with self._lock:
+            while self._gathered and len(batch) < MOST:
+                batch.append(self._gathered.popleft())
+            for waiting in batch:
+                waiting.stage = _Stage.SENT
+
+    def _answer(
+        self, batch: list[_Waiting[Request, Answer]], answers: Sequence[Answer | Exception]
+    ) -> list[_Waiting[Request, Answer]]:
+        """Tell the askers; returns those that have gone meanwhile."""
         with self._lock:
             for waiting, answer in zip(batch, answers, strict=True):
                 waiting.stage = _Stage.ANSWERED
@@ -133,15 +165,23 @@ class SyncSharing(Generic[Request, Answer]):
             gone = [waiting for waiting in batch if waiting.gone]
         for waiting in batch[1:]:
             waiting.turn.release()
-        for waiting in gone:
-            self._take_back(waiting)
+        return gone
 
     def _ask_again(self, batch: list[_Waiting[Request, Answer]]) -> None:
         """The thread that made the call was interrupted: the others must not be."""
         with self._lock:
-            for waiting in batch:
+            lost = [waiting for waiting in batch if waiting.stage is _Stage.SENT and not waiting.gone]
+            for waiting in lost:
                 waiting.stage = _Stage.GATHERED
-            self._gathered.extendleft(waiting for waiting in reversed(batch) if not waiting.gone)
+            self._gathered.extendleft(reversed(lost))
+
+    def _look_after(self, mine: _Waiting[Request, Answer]) -> None:
+        """If nobody makes a call, choose who does; a request whose call has ended without an answer is made again."""
+        if not self._calling.acquire(blocking=False):
+            return
+        self._calling.release()
+        self._ask_again([mine])
+        self._pass_on()
 
     def _drop_out(self, mine: _Waiting[Request, Answer]) -> None:
         with self._lock:
@@ -156,7 +196,8 @@ class SyncSharing(Generic[Request, Answer]):
 
     def _take_back(self, waiting: _Waiting[Request, Answer]) -> None:
         if waiting.answer is not None:
-            self._undo(waiting.request, waiting.answer)
+            with suppress(SteindammError):
+                self._undo(waiting.request, waiting.answer)
 
     def _pass_on(self) -> None:
         with self._lock:
@@ -191,11 +232,9 @@ class AsyncSharing(Generic[Request, Answer]):
 
     async def ask(self, request: Request) -> Answer:
         """Ask, together with whoever asks at the same moment."""
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Answer] = loop.create_future()
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._gathered.append((request, answer))
-        if self._caller is None:
-            self._caller = loop.create_task(self._make_calls())
+        self._start()
         try:
             return await answer
         except asyncio.CancelledError:
@@ -203,29 +242,44 @@ class AsyncSharing(Generic[Request, Answer]):
                 in_background(self._undo(request, answer.result()))
             raise
 
+    def _start(self) -> None:
+        if self._caller is None:
+            self._caller = asyncio.get_running_loop().create_task(self._make_calls())
+
     async def _make_calls(self) -> None:
         try:
-            while self._gathered:
-                await self._make_call()
+            while batch := self._next_batch():
+                await self._make_call(batch)
         finally:
             self._caller = None
 
-    async def _make_call(self) -> None:
-        batch = [self._gathered.popleft() for _ in range(min(len(self._gathered), MOST))]
-        batch = [(request, answer) for request, answer in batch if not answer.done()]
-        if not batch:
-            return
+    def _next_batch(self) -> list[tuple[Request, asyncio.Future[Answer]]]:
+        batch: list[tuple[Request, asyncio.Future[Answer]]] = []
+        while self._gathered and len(batch) < MOST:
+            request, answer = self._gathered.popleft()
+            if not answer.done():
+                batch.append((request, answer))
+        return batch
+
+    async def _make_call(self, batch: list[tuple[Request, asyncio.Future[Answer]]]) -> None:
         try:
             answers = await self._call([request for request, _ in batch])
-        except BaseException as error:
+        except asyncio.CancelledError:
+            self._ask_again(batch)
+            raise
+        except Exception as error:  # noqa: BLE001
             for _, waiting in batch:
                 if not waiting.done():
-                    waiting.set_exception(error) if isinstance(error, Exception) else waiting.cancel()
-            if not isinstance(error, Exception):
-                raise
+                    waiting.set_exception(_own(error))
             return
         for (request, waiting), answer in zip(batch, answers, strict=True):
             if waiting.done():
                 in_background(self._undo(request, answer))
             else:
                 waiting.set_result(answer)
+
+    def _ask_again(self, batch: list[tuple[Request, asyncio.Future[Answer]]]) -> None:
+        """Somebody cancelled the task that made the call: the askers were not, as long as they still wait."""
+        self._gathered.extendleft(reversed([asked for asked in batch if not asked[1].done()]))
+        if any(not answer.done() for _, answer in self._gathered):
+            asyncio.get_running_loop().call_soon(self._start)
