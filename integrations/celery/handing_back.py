@@ -1,0 +1,50 @@
+"""Sends a job back to its queue as it is: the same id, arguments, callbacks, chords, headers and retries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery, Task
+from kombu.serialization import registry
+
+from steindamm.integrations.bookings import HEADER, Booking
+
+VISIBILITY_TIMEOUT = 1_800.0
+"""Seconds after which a broker that was told nothing else may deliver an unacknowledged message again: SQS and
+RabbitMQ do after half an hour, Redis after an hour."""
+SHARE = 4
+"""A job waits for at most this part of that time in one go, so that it has the rest to run."""
+
+
+def longest_hop(app: Celery) -> float:
+    """Seconds that a job may be held, or delayed, in one go."""
+    options = app.conf.broker_transport_options or {}
+    return float(options.get("visibility_timeout") or VISIBILITY_TIMEOUT) / SHARE
+
+
+def hand_back(
+    task: Task,
+    context: Any,
+    booking: Booking,
+    *,
+    args: Any,
+    kwargs: Any,
+    countdown: float | None = None,
+    content_type: str | None = None,
+) -> None:
+    """Publish a copy of a job that carries its booking; the original is acknowledged by the caller, after it.
+
+    Parameters:
+        task: The job's task.
+        context: Its request, as the task sees it.
+        booking: What it comes back with.
+        args: Its arguments.
+        kwargs: Its keyword arguments.
+        countdown: Seconds until it is delivered; None for at once.
+        content_type: How its arguments were written, where that is known.
+    """
+    options: dict[str, Any] = {"headers": {**(context.headers or {}), HEADER: booking.written()}}
+    if content_type in registry.type_to_name:
+        options["serializer"] = registry.type_to_name[content_type]
+    signature = task.signature_from_request(context, args, kwargs, countdown=countdown, **options)
+    signature.apply_async(add_to_parent=False)
