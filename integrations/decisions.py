@@ -86,7 +86,10 @@ def decide(
         answer = limiter.ask(**_question(job, claim, booking, now, accept, wake))
     except LimiterUnavailableError:
         return _unavailable(job, claim, booking, now)
-    return _decided(job, claim, booking, now, answer)
+    decision = _decided(job, claim, booking, now, answer)
+    if isinstance(decision, Fail):
+        limiter.give_back(answer)
+    return decision
 
 
 async def adecide(
@@ -99,7 +102,10 @@ async def adecide(
         answer = await limiter.ask(**_question(job, claim, booking, now, accept, wake))
     except LimiterUnavailableError:
         return _unavailable(job, claim, booking, now)
-    return _decided(job, claim, booking, now, answer)
+    decision = _decided(job, claim, booking, now, answer)
+    if isinstance(decision, Fail):
+        await limiter.give_back(answer)
+    return decision
 
 
 def release(claim: Claim, start: Start) -> None:
