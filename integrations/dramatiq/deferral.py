@@ -1,0 +1,63 @@
+"""Sends a job back to its queue as it is: the same id, age, arguments, options, callbacks and retries."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+
+from dramatiq import Broker, MessageProxy
+from dramatiq.common import q_name
+from dramatiq.middleware import SkipMessage
+
+from steindamm.integrations.bookings import HEADER
+from steindamm.integrations.decisions import Defer
+
+logger = logging.getLogger("steindamm.dramatiq")
+
+LONGEST_HOP = 900.0
+"""Seconds that a message is delayed in one go: half of what RabbitMQ waits for a worker to acknowledge it."""
+AGAIN = 1.0
+"""Seconds until the next try where the broker did not take the message."""
+
+
+class Deferred(SkipMessage):
+    """The job has been sent back to its queue; this delivery of it is done with."""
+
+
+def send_back(broker: Broker, message: MessageProxy, defer: Defer) -> Deferred:
+    """Put a copy of a job that carries its booking into the delay queue; what to raise instead of running it.
+
+    The copy is there before the original is acknowledged. A broker that does not answer is asked until it
+    does: the worker can do nothing without it, and to go on would run the job, or lose it.
+    """
+    copy = message.copy(queue_name=q_name(message.queue_name), options={HEADER: defer.booking.written()})
+    delay = math.ceil(min(defer.wait, LONGEST_HOP) * 1000)
+    while not _is_taken(broker, copy, delay):
+        time.sleep(AGAIN)
+    message.options["store_results"] = False
+    logger.debug(
+        "job %s of %s waits %.3f s for limiter %r",
+        message.message_id, message.actor_name, defer.wait, defer.booking.limiter,
+    )  # fmt: skip
+    return Deferred("the job waits for its limiter")
+
+
+def _is_taken(broker: Broker, copy: MessageProxy, delay: int) -> bool:
+    try:
+        broker.enqueue(copy, delay=delay)
+    except Exception as error:  # noqa: BLE001
+        logger.warning("job %s can't go back to its queue now: %s", copy.message_id, type(error).__name__)
+        return False
+    return True
+
+
+def without_deferrals(_: logging.LogRecord) -> bool:
+    """A filter for the worker's log, which warns of every message that is skipped."""
+    return not isinstance(sys.exc_info()[1], Deferred)
+
+
+def hush_worker() -> None:
+    """Keep deferrals out of the worker's log."""
+    logging.getLogger("dramatiq.worker.WorkerThread").addFilter(without_deferrals)

@@ -1,0 +1,96 @@
+"""Asks a job's limiter in the worker thread that would run the job.
+
+The thread sleeps through a short wait. A longer one it sleeps through only while enough other threads are
+awake; else the job goes back to its queue.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import replace
+from threading import Event
+from typing import Any
+
+from steindamm.errors import LimiterUnavailableError
+from steindamm.integrations.bookings import Booking
+from steindamm.integrations.decisions import Decision, Defer, Start, decide
+from steindamm.integrations.dramatiq.threads import Threads
+from steindamm.integrations.job_limits import Claim, JobLimit
+from steindamm.semaphore import Semaphore
+
+SHORT = 0.05
+"""Seconds that any thread may sleep: about what it takes to send a job away and to have it back."""
+PATIENCE = 1.0
+"""Seconds that a job which is back for its turn may wait for those before it: queues deliver late."""
+FIRST_LOOK = 0.5
+"""Seconds after which a job that was sent away from a semaphore asks again for the first time: while no slot
+has come back, what it was told is a guess."""
+
+
+class Gate:
+    """The gate of one worker.
+
+    Parameters:
+        threads: The worker's threads.
+    """
+
+    def __init__(self, threads: Threads) -> None:
+        self._threads = threads
+        self._closing = Event()
+
+    def close(self) -> None:
+        """Wake all who sleep: the worker ends, their jobs go back to the queue."""
+        self._closing.set()
+
+    def ask(self, limit: JobLimit, claim: Claim, booking: Booking) -> Decision:
+        """Decide on one job; one that may start may do so at once, its wait has been slept through."""
+        is_back = booking.turn_at(claim.limiter.name) is not None
+        bearable = max(limit.max_sleep, PATIENCE) if is_back else limit.max_sleep
+        accept = bearable if self._threads.may_sleep else min(bearable, SHORT)
+        if isinstance(claim.limiter, Semaphore):
+            return self._ask_semaphore(limit, claim, booking, accept)
+        decision = decide(limit, claim, booking, accept=accept)
+        return self._slept(claim, booking, decision) if isinstance(decision, Start) else decision
+
+    def _slept(self, claim: Claim, booking: Booking, start: Start) -> Decision:
+        if start.wait <= 0:
+            return start
+        with self._threads.asleep():
+            if not self._closing.wait(start.wait):
+                return start
+        give_back(claim, start)
+        return Defer(start.wait, booking.deferred(claim.limiter.name, start.answer.turn, time.time()))
+
+    def _ask_semaphore(self, limit: JobLimit, claim: Claim, booking: Booking, accept: float) -> Decision:
+        if accept > 0:
+            decision = self._listen(limit, claim, booking, accept)
+            if not isinstance(decision, Defer) or decision.answer is None:
+                return decision
+            booking = booking._replace(limiter=claim.limiter.name, turn=decision.answer.turn)
+        decision = decide(limit, claim, booking, accept=0.0)
+        if isinstance(decision, Defer) and booking.deferrals == 0:
+            return replace(decision, wait=min(decision.wait, FIRST_LOOK))
+        return decision
+
+    def _listen(self, limit: JobLimit, claim: Claim, booking: Booking, accept: float) -> Decision:
+        """Stand in line for a while, to be handed a slot the moment that one is free."""
+        limiter: Any = claim.limiter
+        handed = Event()
+        decision = decide(limit, claim, booking, accept=accept, wake=handed.set)
+        if not isinstance(decision, Defer) or decision.answer is None:
+            return decision
+        with self._threads.asleep():
+            handed.wait(accept)
+        permit = limiter.permit_of(decision.answer)
+        if permit is not None:
+            return Start(0.0, replace(decision.answer, permit=permit))
+        limiter.give_back(decision.answer)
+        return decision
+
+
+def give_back(claim: Claim, start: Start) -> None:
+    """Return what a job was given and will not use."""
+    limiter: Any = claim.limiter
+    with suppress(LimiterUnavailableError):
+        limiter.give_back(start.answer)

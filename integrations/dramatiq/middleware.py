@@ -1,0 +1,244 @@
+"""The middleware: what limits an actor's jobs, and what happens around each of them."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import current_thread, local
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from dramatiq import Actor, Broker, MessageProxy, Worker
+from dramatiq.common import q_name
+from dramatiq.middleware import Middleware, MiddlewareError, ShutdownNotifications, TimeLimit
+
+from steindamm.errors import MaxSleepExceededError, NoTokensAvailableError
+from steindamm.integrations.bookings import HEADER, Booking
+from steindamm.integrations.decisions import Decision, Defer, Fail, Start, defer_refused_body, release
+from steindamm.integrations.dramatiq.deferral import hush_worker, send_back
+from steindamm.integrations.dramatiq.gate import Gate, give_back
+from steindamm.integrations.dramatiq.local_limiters import warn_of_local
+from steindamm.integrations.dramatiq.returns import LOOK, Returns
+from steindamm.integrations.dramatiq.threads import Threads
+from steindamm.integrations.job_limits import Claim, JobLimit
+
+OPTIONS = ("limiter", "cost", "max_sleep", "max_deferral")
+FINAL = (MaxSleepExceededError, NoTokensAvailableError)
+"""Errors that reach Dramatiq only when no wait helps any more: a job that raises one is not retried."""
+
+
+class LimitOptionError(MiddlewareError, ValueError):
+    """An actor is declared with options for its limit that can't be meant.
+
+    It is an error of the kind that Dramatiq lets through to who declares the actor.
+    """
+
+
+@dataclass
+class Job:
+    """One delivery of a job, in the thread that runs it."""
+
+    message: MessageProxy
+    actor: Actor[..., Any]
+    limit: JobLimit
+    booking: Booking
+    claim: Claim | None = None
+    start: Start | None = None
+    error: Exception | None = None
+    entered: bool = False
+
+
+class _Here(local):
+    """This thread's job."""
+
+    job: Job | None = None
+
+
+class RateLimitMiddleware(Middleware):
+    """Lets the jobs of a broker's actors start when their limiters let them.
+
+    Add it before the actors are declared; it takes its place in front of `TimeLimit` by itself. Actors then
+    take the options below. Calling an actor like a function (``actor(…)``) is not limited.
+
+    Example:
+        >>> import dramatiq
+        >>> from dramatiq.brokers.stub import StubBroker
+        >>> from steindamm import SyncTokenBucket
+        >>> from steindamm.integrations.dramatiq import RateLimitMiddleware
+        >>> broker = StubBroker()
+        >>> broker.add_middleware(RateLimitMiddleware())
+        >>> def of_customer(customer, *_):
+        ...     return SyncTokenBucket(name=f"customer {customer}", connection="redis://localhost")
+        >>> @dramatiq.actor(broker=broker, limiter=of_customer, cost=lambda customer, mails: len(mails))
+        ... def send(customer, mails):
+        ...     return len(mails)
+
+    Parameters:
+        limiter: A sync limiter, or a function of the job's arguments that returns one (or None: this job is not
+            limited). Given here, it is shared by all actors that name none; an actor with ``limiter=None`` is
+            not limited.
+        cost: Of an actor: tokens that a job takes, or a function of the job's arguments that returns them.
+        max_sleep: The longest wait, in seconds, for which a job keeps its thread.
+        max_deferral: Seconds after its first deferral at which a job that still may not start fails with
+            `MaxSleepExceededError`, without a retry; None for never.
+
+    Raises:
+        LimitOptionError: An actor is declared with a limiter that is none, or an async one, or with a setting
+            out of its bounds, or the middleware was added twice.
+    """
+
+    def __init__(self, limiter: Any = None, *, max_sleep: float = 0.05, max_deferral: float | None = None) -> None:
+        self._defaults = {"limiter": limiter, "cost": None, "max_sleep": max_sleep, "max_deferral": max_deferral}
+        JobLimit(**self._defaults)
+        self._limits: WeakKeyDictionary[Actor[..., Any], JobLimit] = WeakKeyDictionary()
+        self._here = _Here()
+        self._open(threads=1)
+
+    def _open(self, threads: int) -> None:
+        self._threads = Threads(threads)
+        self._gate = Gate(self._threads)
+        self._returns = Returns(self._threads)
+
+    @property
+    def actor_options(self) -> set[str]:
+        """The options that it gives to actors."""
+        return set(OPTIONS)
+
+    # Declaration
+
+    def before_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:
+        """Refuse what can't be meant."""
+        try:
+            self._limit_of(actor)
+        except (TypeError, ValueError) as error:
+            raise LimitOptionError(f"actor {actor.actor_name!r}: {error}") from error
+        if sum(isinstance(middleware, RateLimitMiddleware) for middleware in broker.middleware) > 1:
+            raise LimitOptionError("RateLimitMiddleware is added twice to the same broker: each job would ask twice")
+
+    def after_declare_actor(self, broker: Broker, actor: Actor[..., Any] | str) -> None:
+        """Limit an actor. Version 1 names those that were declared before the middleware was added."""
+        if isinstance(actor, str):
+            actor = broker.get_actor(actor)
+        self.before_declare_actor(broker, actor)
+        self._limits[actor] = self._limit_of(actor)
+        actor.fn = self._limited(actor)
+        throws = actor.options.get("throws") or ()
+        actor.options["throws"] = (*(throws if isinstance(throws, tuple) else (throws,)), *FINAL)
+
+    def _limit_of(self, actor: Actor[..., Any]) -> JobLimit:
+        return JobLimit(**{option: actor.options.get(option, default) for option, default in self._defaults.items()})
+
+    # The worker
+
+    def after_declare_queue(self, broker: Broker, queue_name: str) -> None:
+        """Take the right place."""
+        self._take_place(broker)
+
+    def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
+        """Get ready for its threads."""
+        self._take_place(broker)
+        self._open(worker.worker_threads)
+        hush_worker()
+        warn_of_local(limit.limiter for limit in self._limits.values())
+
+    def _take_place(self, broker: Broker) -> None:
+        """Stand before whatever interrupts a thread: asking and releasing must not be cut short."""
+        interrupting = [other for other in broker.middleware if isinstance(other, (TimeLimit, ShutdownNotifications))]
+        order = broker.middleware
+        if interrupting and order.index(interrupting[0]) < order.index(self):
+            order = [other for other in order if other is not self]
+            order.insert(order.index(interrupting[0]), self)
+            broker.middleware = order
+
+    def after_consumer_thread_boot(self, broker: Broker, thread: Any) -> None:
+        """Have delayed messages looked for more often where they may be limited jobs."""
+        limited = {actor.queue_name for actor, limit in self._limits.items() if not limit.is_open}
+        if thread.queue_name in broker.get_declared_delay_queues() and q_name(thread.queue_name) in limited:
+            thread.worker_timeout = min(thread.worker_timeout, LOOK)
+
+    def before_delay_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Expect a job that waits in this worker's memory from now on."""
+        if HEADER in message.options:
+            self._returns.expect(current_thread(), message.options["eta"])
+
+    def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
+        """Let nobody wait any longer."""
+        self._returns.close()
+        self._gate.close()
+
+    # A job
+
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Let a job start, or send it back. Dramatiq would run it after any error but its own: none may escape."""
+        self._end()
+        self._returns.arrived(message)
+        actor = broker.actors.get(message.actor_name)
+        limit = self._limits.get(actor) if actor is not None else None
+        if actor is None or limit is None:
+            return
+        job = Job(message, actor, limit, Booking.read(message.options.pop(HEADER, None)))
+        decision = self._decide(job)
+        if isinstance(decision, Defer):
+            raise send_back(broker, message, decision)
+        if isinstance(decision, Start):
+            job.start = decision
+        elif isinstance(decision, Fail):
+            job.error = decision.error
+        self._here.job = job
+        self._threads.run()
+
+    def _decide(self, job: Job) -> Decision | None:
+        try:
+            left = job.booking.left(time.time())
+            if left > 0:
+                return Defer(left, job.booking)
+            job.claim = job.limit.claim(job.message.args, job.message.kwargs)
+            return None if job.claim is None else self._gate.ask(job.limit, job.claim, job.booking)
+        except Exception as error:  # noqa: BLE001
+            return Fail(error)
+
+    def after_process_message(
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        """Give back what the job held."""
+        self._end()
+
+    def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Give back what the job held, or was given for nothing."""
+        self._returns.arrived(message)
+        self._end()
+
+    def _end(self) -> None:
+        """End this thread's job; if that is interrupted, it is done again."""
+        self._threads.rest()
+        job = self._here.job
+        if job is not None and job.claim is not None and job.start is not None:
+            if job.entered:
+                release(job.claim, job.start)
+            else:
+                give_back(job.claim, job.start)
+        self._here.job = None
+
+    def _limited(self, actor: Actor[..., Any]) -> Callable[..., Any]:
+        """An actor's function; a job whose body meets a limiter that refuses is sent back."""
+        body = actor.fn
+
+        @functools.wraps(body)
+        def limited(*args: Any, **kwargs: Any) -> Any:
+            job = self._here.job
+            if job is None or job.actor is not actor or job.entered:
+                return body(*args, **kwargs)
+            job.entered = True
+            if job.error is not None:
+                raise job.error
+            try:
+                return body(*args, **kwargs)
+            except MaxSleepExceededError as error:
+                outcome = defer_refused_body(job.limit, job.booking, error)
+                if isinstance(outcome, Fail):
+                    raise
+                raise send_back(actor.broker, job.message, outcome) from None
+
+        return limited
