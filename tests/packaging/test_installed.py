@@ -81,9 +81,11 @@ except ImportError as error:
 def test_limiters_on_redis_need_redis_py_only(python: Path, wheel: Path, tmp_path: Path) -> None:
     run("uv", "pip", "install", "--quiet", "--python", python, f"{wheel}[redis]", folder=tmp_path)
     code = """
-import sys, steindamm
-with steindamm.SyncTokenBucket("a", connection=sys.argv[1]) as permit, steindamm.SyncSemaphore("b", connection=sys.argv[1]):
-    print(type(steindamm.SyncTokenBucket("a", connection=sys.argv[1])).__name__, permit.cost)
+import sys
+from steindamm import SyncSemaphore, SyncTokenBucket
+bucket, slots = SyncTokenBucket("a", connection=sys.argv[1]), SyncSemaphore("b", connection=sys.argv[1])
+with bucket as permit, slots:
+    print(type(bucket).__name__, permit.cost)
 """
     with Server(redis_binary() or valkey_binary(), tmp_path) as server:
         assert run(python, "-c", code, server.url, folder=tmp_path).strip() == "SyncRedisTokenBucket 1.0"
