@@ -1,7 +1,7 @@
 -- Decides on requests to one semaphore, in their order, and hands freed slots to those who listen.
 --
--- KEYS     1 the state (one packed string), 2 the leases (holder by end), 3 the waiters that listen and
---          4 those that are away (by arrival number), 5 until when each waiter counts as present
+-- KEYS     1 the state (one packed string), 2 the leases (holder by end, us), 3 the waiters that listen and
+--          4 those that are away (by arrival number), 5 until when each waiter counts as present (us)
 -- ARGV[1]  the terms, four little-endian doubles: capacity (slots), lease (us), presence (us), whether PUBLISH
 --          counts every listener (0 or 1)
 -- ARGV[2]  the requests, four doubles each: what (0 enter, 1 leave, 2 give up waiting, 3 renew), number (its
@@ -16,7 +16,7 @@
 local terms = {}
 terms.capacity, terms.lease, terms.presence, terms.counted = struct.unpack('<dddd', ARGV[1])
 local now = now_us()
-local s = load_semaphore()
+local s = load_semaphore(terms)
 local requests, at, reply = ARGV[2], 1, {}
 for i = 3, #ARGV do
   local what, number, stay, slack

@@ -2,23 +2,34 @@
 -- terms: capacity, lease, presence, counted (1 where PUBLISH counts every listener: no cluster).
 
 local ceil, floor, min, max, ENDLESS = math.ceil, math.floor, math.min, math.max, math.huge
-local FIRST_GUESS, WEIGHT = 1000000, 0.1
+local FIRST_GUESS, WEIGHT, LONGEST_WAIT = 1000000, 0.1, 366 * 86400000000
 local OUT, HOLDING, WAITING = 0, 1, 2
 local STAY_NO, STAY_LISTENING = 0, 1
-local META = '<dddddddddddddd'
+local META = '<dddddddddddddddd'
 local STATE, LEASES, LISTENING, AWAY, PRESENT = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 
-local function load_semaphore()
-  local s = {}
+local function earliest_of(key)
+  local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+  return first[2] and tonumber(first[2]) or ENDLESS
+end
+
+-- Where the state alone was evicted, the leases go on, and the waiters step in again when they renew.
+local function new_semaphore(terms)
+  redis.call('DEL', LISTENING, AWAY, PRESENT)
+  return {
+    capacity = terms.capacity, held = redis.call('ZCARD', LEASES), listening = 0, waiting = 0,
+    earliest = earliest_of(LEASES), fading = ENDLESS, seen = -ENDLESS,
+    fence = 0, arrivals = 0, mean = 0, granted = 0, deferred = 0, refused = 0, waited = 0,
+    until_leases = -ENDLESS, until_waiters = -ENDLESS,
+  }
+end
+
+local function load_semaphore(terms)
   local packed = redis.call('GET', STATE)
-  if packed then
-    s.held, s.listening, s.waiting, s.earliest, s.fading, s.seen, s.fence, s.arrivals, s.mean,
-      s.granted, s.deferred, s.refused, s.until_leases, s.until_waiters = struct.unpack(META, packed)
-  else
-    s.held, s.listening, s.waiting, s.earliest, s.fading, s.seen = 0, 0, 0, ENDLESS, ENDLESS, -ENDLESS
-    s.fence, s.arrivals, s.mean, s.granted, s.deferred, s.refused = 0, 0, 0, 0, 0, 0
-    s.until_leases, s.until_waiters = -ENDLESS, -ENDLESS
-  end
+  if not packed then return new_semaphore(terms) end
+  local s = {}
+  s.capacity, s.held, s.listening, s.waiting, s.earliest, s.fading, s.seen, s.fence, s.arrivals, s.mean,
+    s.granted, s.deferred, s.refused, s.waited, s.until_leases, s.until_waiters = struct.unpack(META, packed)
   return s
 end
 
@@ -26,15 +37,16 @@ end
 local function save_semaphore(s, now, terms)
   local needed = max(s.until_leases, s.until_waiters) - now
   redis.call('SET', STATE,
-    struct.pack(META, s.held, s.listening, s.waiting, s.earliest, s.fading, s.seen, s.fence, s.arrivals, s.mean,
-      s.granted, s.deferred, s.refused, s.until_leases, s.until_waiters),
+    struct.pack(META, s.capacity, s.held, s.listening, s.waiting, s.earliest, s.fading, s.seen, s.fence, s.arrivals,
+      s.mean, s.granted, s.deferred, s.refused, s.waited, s.until_leases, s.until_waiters),
     'PX', ceil(max(needed, terms.lease) / 1000) + 1)
 end
 
+-- To be called after an end was added: a set that was empty is a new key.
 local function keep_leases(s, now, span)
-  if s.until_leases >= now + span then return end
-  s.until_leases = now + 2 * span
-  redis.call('PEXPIRE', LEASES, ceil(2 * span / 1000) + 1)
+  if s.held > 1 and s.until_leases >= now + span then return end
+  s.until_leases = max(s.until_leases, now + 2 * span)
+  redis.call('PEXPIRE', LEASES, ceil((s.until_leases - now) / 1000) + 1)
 end
 
 local function keep_waiters(s, now, span, line)
@@ -44,14 +56,8 @@ local function keep_waiters(s, now, span, line)
   redis.call('PEXPIRE', PRESENT, left)
 end
 
-local function earliest_of(key)
-  local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
-  return first[2] and tonumber(first[2]) or ENDLESS
-end
-
 local function shift_ends(key, shift)
-  local all = redis.call('ZRANGE', key, 0, -1)
-  for _, member in ipairs(all) do redis.call('ZINCRBY', key, -shift, member) end
+  for _, member in ipairs(redis.call('ZRANGE', key, 0, -1)) do redis.call('ZINCRBY', key, -shift, member) end
 end
 
 local function set_back(s, shift)
@@ -67,26 +73,41 @@ local function next_fence(s, now)
 end
 
 -- A new lease; nil where the holder has one already.
-local function lease(s, holder, now, end_)
+local function lease(s, holder, now, end_, arrival)
   if redis.call('ZADD', LEASES, 'NX', end_, holder) == 0 then return nil end
-  keep_leases(s, now, end_ - now)
   s.held = s.held + 1
+  keep_leases(s, now, end_ - now)
   s.earliest = min(s.earliest, end_)
   s.granted = s.granted + 1
+  s.waited = s.waited + max(0, now - arrival)
   return next_fence(s, now)
 end
 
 local function renewed(s, terms, holder, now)
   redis.call('ZADD', LEASES, now + terms.lease, holder)
   keep_leases(s, now, terms.lease)
+  s.earliest = min(s.earliest, now + terms.lease)
   return HOLDING, next_fence(s, now), 0
 end
 
+-- Returns the waiter's number, or 0 where it has no place.
 local function forget(s, waiter)
-  if s.waiting == 0 or redis.call('ZREM', PRESENT, waiter) == 0 then return end
+  if s.waiting == 0 or redis.call('ZREM', PRESENT, waiter) == 0 then return 0 end
   s.waiting = s.waiting - 1
-  s.listening = s.listening - redis.call('ZREM', LISTENING, waiter)
-  redis.call('ZREM', AWAY, waiter)
+  local line, number = LISTENING, redis.call('ZSCORE', LISTENING, waiter)
+  if number then
+    s.listening = s.listening - 1
+  else
+    line, number = AWAY, redis.call('ZSCORE', AWAY, waiter)
+  end
+  redis.call('ZREM', line, waiter)
+  return tonumber(number or 0)
+end
+
+local function forget_away(s, number)
+  if number == 0 or s.waiting == s.listening then return end
+  local score = string.format('%.17g', number)
+  for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', AWAY, score, score)) do forget(s, waiter) end
 end
 
 local function drop_vanished(s, now)
@@ -95,13 +116,13 @@ local function drop_vanished(s, now)
   s.fading = earliest_of(PRESENT)
 end
 
-local function expected(s, terms, number)
+local function expected(s, number)
   local ahead = 0
   if s.waiting > 0 then
     local below = '(' .. string.format('%.17g', number)
     ahead = redis.call('ZCOUNT', LISTENING, '-inf', below) + redis.call('ZCOUNT', AWAY, '-inf', below)
   end
-  return ceil((ahead + 1) * (s.mean ~= 0 and s.mean or FIRST_GUESS) / terms.capacity)
+  return min(ceil((ahead + 1) * (s.mean ~= 0 and s.mean or FIRST_GUESS) / s.capacity), LONGEST_WAIT)
 end
 
 -- Tells the process that `waiter` belongs to. False where it is certain that nobody heard it.
@@ -112,15 +133,17 @@ local function tell(terms, waiter, fence)
 end
 
 local function hand_over(s, terms, now)
-  while s.listening > 0 and s.held < terms.capacity do
-    local waiter = redis.call('ZRANGE', LISTENING, 0, 0)[1]
+  while s.listening > 0 and s.held < s.capacity do
+    local waiter, number = unpack(redis.call('ZPOPMIN', LISTENING))
     if not waiter then
       s.listening = 0
       return
     end
     local end_ = tonumber(redis.call('ZSCORE', PRESENT, waiter) or 0)
-    forget(s, waiter)
-    if end_ > now and tell(terms, waiter, max(s.fence + 1, floor(now))) then lease(s, waiter, now, end_) end
+    s.listening, s.waiting = s.listening - 1, s.waiting - redis.call('ZREM', PRESENT, waiter)
+    if end_ > now and tell(terms, waiter, max(s.fence + 1, floor(now))) then
+      lease(s, waiter, now, end_, tonumber(number))
+    end
   end
 end
 
@@ -135,25 +158,19 @@ local function tend(s, terms, now)
   if s.listening > 0 then hand_over(s, terms, now) end
 end
 
-local function enter(s, terms, now, asker, number, stay, slack)
-  tend(s, terms, now)
-  forget(s, asker)
-  if s.held < terms.capacity then
-    local fence = lease(s, asker, now, now + terms.lease)
-    if fence then return HOLDING, fence, 0 end
-    return renewed(s, terms, asker, now)
-  end
-  if redis.call('ZSCORE', LEASES, asker) then return renewed(s, terms, asker, now) end
+local function refused(s, now)
   drop_vanished(s, now)
-  if stay == STAY_NO then
-    s.refused = s.refused + 1
-    return OUT, 0, expected(s, terms, ENDLESS)
-  end
-  if number <= 0 or number > s.arrivals then
-    s.arrivals = s.arrivals + 1
+  s.refused = s.refused + 1
+  return OUT, 0, expected(s, ENDLESS)
+end
+
+local function stand(s, terms, now, asker, number, stay, slack)
+  if number == 0 then
+    s.arrivals = max(s.arrivals + 1, floor(now))
     number = s.arrivals
   end
-  local wait = expected(s, terms, number)
+  drop_vanished(s, now)
+  local wait = expected(s, number)
   local line, span = LISTENING, terms.presence
   if stay == STAY_LISTENING then
     s.listening = s.listening + 1
@@ -167,6 +184,27 @@ local function enter(s, terms, now, asker, number, stay, slack)
   s.fading = min(s.fading, now + span)
   keep_waiters(s, now, span, line)
   return WAITING, number, wait
+end
+
+local function step_in(s, terms, now, asker, number, stay, slack)
+  local place = forget(s, asker)
+  if place > 0 then number = place end
+  if number < 0 or number > max(s.arrivals, now) then number = 0 end
+  forget_away(s, number)
+  if s.held < s.capacity then
+    local fence = lease(s, asker, now, now + terms.lease, number > 0 and number or now)
+    if fence then return HOLDING, fence, 0 end
+    return renewed(s, terms, asker, now)
+  end
+  if redis.call('ZSCORE', LEASES, asker) then return renewed(s, terms, asker, now) end
+  if stay == STAY_NO then return refused(s, now) end
+  return stand(s, terms, now, asker, number, stay, slack)
+end
+
+local function enter(s, terms, now, asker, number, stay, slack)
+  s.capacity = terms.capacity
+  tend(s, terms, now)
+  return step_in(s, terms, now, asker, number, stay, slack)
 end
 
 local function leave(s, terms, now, asker, held)
@@ -183,13 +221,12 @@ local function give_up(s, terms, now, asker)
   tend(s, terms, now)
   if redis.call('ZSCORE', LEASES, asker) then return renewed(s, terms, asker, now) end
   forget(s, asker)
-  s.refused = s.refused + 1
-  return OUT, 0, expected(s, terms, ENDLESS)
+  return refused(s, now)
 end
 
 local function renew(s, terms, now, asker, number)
   tend(s, terms, now)
   if redis.call('ZSCORE', LEASES, asker) then return renewed(s, terms, asker, now) end
-  if number > 0 then return enter(s, terms, now, asker, number, STAY_LISTENING, 0) end
+  if number > 0 then return step_in(s, terms, now, asker, number, STAY_LISTENING, 0) end
   return OUT, 0, 0
 end

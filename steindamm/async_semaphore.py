@@ -6,19 +6,16 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Callable
-from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
 from steindamm.answers import Answer
 from steindamm.backends.memory import MEMORY, AsyncMemorySemaphore
-from steindamm.background import in_background
-from steindamm.checks import checked_number
-from steindamm.entered import entered, left
+from steindamm.checks import checked_number, checked_seconds
 from steindamm.errors import SteindammError
 from steindamm.permits import SlotPermit
 from steindamm.reservations import AsyncReservation
-from steindamm.rules.semaphore import Standing, Stay
+from steindamm.rules.semaphore import Place, Standing, Stay
 from steindamm.semaphore import Semaphore
 from steindamm.tickets import Ticket
 from steindamm.turns import SECOND
@@ -62,20 +59,22 @@ class AsyncSemaphore(Semaphore):
             LimiterUnavailableError: Redis did not answer.
         """
         handed = asyncio.Event()
-        ticket = Ticket(waker(handed))
-        asked_at = monotonic()
+        ticket, backend = Ticket(_waker(handed)), self._backend
         try:
-            place = await self._backend.enter(ticket, 0.0, Stay.LISTENING)
-            if place.standing is Standing.WAITING and not await happens(handed, self._patience):
-                place = await self._backend.give_up(ticket)
-            if not ticket.holds:
-                raise self._refusal(place)
+            place = await backend.enter(ticket, 0.0, Stay.LISTENING)
+            if place.standing is Standing.WAITING and not await _comes(handed, self._patience(ticket)):
+                place = await backend.give_up(ticket)
+                if place.standing is Standing.OUT:
+                    raise self._refusal(place)
         except SteindammError:
             raise
-        except BaseException:
-            await asyncio.shield(in_background(self._backend.leave(ticket, used=False)))
+        except GeneratorExit:
+            backend.abandon(ticket)
             raise
-        return self._permit(ticket, monotonic() - asked_at)
+        except BaseException:
+            await backend.leave(ticket, used=False)
+            raise
+        return self._permit(ticket)
 
     async def try_acquire(self) -> SlotPermit | None:
         """A permit if a slot is free, else None. Never waits.
@@ -84,7 +83,7 @@ class AsyncSemaphore(Semaphore):
             LimiterUnavailableError: Redis did not answer.
         """
         ticket = Ticket()
-        place = await self._backend.enter(ticket, 0.0, Stay.NO)
+        place = await self._enter(ticket, 0.0, Stay.NO)
         return self._permit(ticket) if place.standing is Standing.HOLDING else None
 
     async def reserve(self) -> AsyncReservation:
@@ -95,47 +94,71 @@ class AsyncSemaphore(Semaphore):
             LimiterUnavailableError: Redis did not answer.
         """
         ticket = Ticket()
-        place = await self._backend.enter(ticket, 0.0, Stay.NO)
+        place = await self._enter(ticket, 0.0, Stay.NO)
         if place.standing is not Standing.HOLDING:
             raise self._refusal(place)
         permit = self._permit(ticket)
-        return AsyncReservation(permit, 0.0, lambda: self.release(permit))
+        return AsyncReservation(permit, 0.0, lambda: self._backend.leave(ticket, used=False))
 
     async def release(self, permit: SlotPermit) -> None:
-        """Give the slot back and hand it to the next in line. A lost lease, or a second release, changes nothing."""
-        await asyncio.shield(in_background(self._backend.leave(permit.ticket)))
+        """Give the slot back and hand it to the next in line. A lost lease, or a second release, changes nothing.
+
+        A cancellation does not keep the slot. Where Redis does not answer that is logged, and tried again
+        until the lease has ended anyway.
+
+        Raises:
+            TypeError: This is no permit.
+            ValueError: It is another semaphore's.
+        """
+        await self._backend.leave(self._ticket_of(permit))
 
     async def ask(
-        self, *, turn: float | None = None, slack: float = 0.0, wake: Callable[[], None] | None = None
+        self, *, turn: float | None = None, slack: float = 0.0, wake: Callable[[], object] | None = None
     ) -> Answer:
         """Ask on behalf of a job, without waiting: start, come back, or be woken; see `Answer`.
 
         Parameters:
             turn: The arrival number that the job was told to come back with.
             slack: Seconds that the job may be late when it comes back before its place is forgotten.
-            wake: Called, from any thread, when the job is handed a slot; without it the job goes away.
+            wake: Called once, from any thread, when a job that had to wait is handed a slot, which may be before
+                this returns; `permit_of` then gives the permit. Without it the job goes away.
+
+        Raises:
+            LimiterUnavailableError: Redis did not answer.
         """
         ticket = Ticket() if wake is None else Ticket(wake)
         stay = Stay.AWAY if wake is None else Stay.LISTENING
         number = 0.0 if turn is None else checked_number("turn", turn)
-        place = await self._backend.enter(ticket, number, stay, slack * SECOND)
-        if ticket.holds:
-            return Answer(0.0, permit=self._permit(ticket), ticket=ticket)
-        return Answer(place.wait / SECOND, turn=place.number, ticket=ticket)
+        place = await self._enter(ticket, number, stay, checked_seconds("slack", slack) * SECOND)
+        return self._answer(ticket, place)
 
     async def give_back(self, answer: Answer) -> None:
         """Return the slot, or the place in the line, that an answer gave and nobody will use."""
         if answer.ticket is not None:
             await self._backend.leave(answer.ticket, used=False)
 
+    async def _enter(self, ticket: Ticket, number: float, stay: Stay, slack: float = 0.0) -> Place:
+        backend = self._backend
+        try:
+            place: Place = await backend.enter(ticket, number, stay, slack)
+        except SteindammError:
+            raise
+        except GeneratorExit:
+            backend.abandon(ticket)
+            raise
+        except BaseException:
+            await backend.leave(ticket, used=False)
+            raise
+        return place
+
     async def __aenter__(self) -> SlotPermit:
-        return entered(self, await self.acquire())
+        return self._blocks.begin(await self.acquire())
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Give the slot back."""
-        await self.release(left(self))
+        await self._backend.leave(self._blocks.end().ticket)
 
     def _decorated(self, function: Callable[..., Any]) -> Callable[..., Any]:
         if not inspect.iscoroutinefunction(function):
@@ -149,7 +172,7 @@ class AsyncSemaphore(Semaphore):
         return limited
 
 
-def waker(handed: asyncio.Event) -> Callable[[], None]:
+def _waker(handed: asyncio.Event) -> Callable[[], None]:
     """Sets the event from whatever thread it is called in."""
     loop = asyncio.get_running_loop()
 
@@ -159,11 +182,11 @@ def waker(handed: asyncio.Event) -> Callable[[], None]:
     return wake
 
 
-async def happens(event: asyncio.Event, patience: float | None) -> bool:
-    """Whether the event is set within so many seconds; None waits without end."""
+async def _comes(handed: asyncio.Event, patience: float | None) -> bool:
+    """Whether a slot is handed over within so many seconds; None waits without end."""
     try:
         async with asyncio.timeout(patience):
-            return await event.wait()
+            return await handed.wait()
     except TimeoutError:
         return False
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -57,4 +56,4 @@ class SlotPermit(Permit):
     @property
     def lost(self) -> bool:
         """Whether the lease ran out because it could not be renewed: somebody else may hold the slot."""
-        return self.ticket.lost or monotonic() > self.ticket.good_until
+        return self.ticket.is_lost

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, ParamSpec, Self, TypeVar
 
 from steindamm.answers import Answer
-from steindamm.errors import MaxSleepExceededError
+from steindamm.entered import Blocks
+from steindamm.errors import MaxSleepExceededError, wrong_kind
 from steindamm.permits import SlotPermit
-from steindamm.rules.semaphore import Place
+from steindamm.rules.semaphore import Place, Standing
 from steindamm.settings import SemaphoreSettings
 from steindamm.tickets import Ticket
 from steindamm.turns import SECOND
@@ -26,7 +28,7 @@ class Semaphore:
         self, name: str, *, capacity: int = 5, max_sleep: float = 30.0, expiry: float = 60, connection: Any = None
     ) -> None:
         self.settings = SemaphoreSettings(name, capacity, max_sleep, expiry)
-        self._patience = self.settings.max_sleep or None
+        self._blocks = Blocks()
         self._connect(connection)
 
     @classmethod
@@ -76,8 +78,27 @@ class Semaphore:
             return None
         return self._permit(ticket)
 
-    def _permit(self, ticket: Ticket, waited: float = 0.0) -> SlotPermit:
-        return SlotPermit(self.name, ticket, waited)
+    def _permit(self, ticket: Ticket) -> SlotPermit:
+        return SlotPermit(self.name, ticket, ticket.since - ticket.asked_at)
+
+    def _answer(self, ticket: Ticket, place: Place) -> Answer:
+        """One who was woken meanwhile has been told, and is not told twice."""
+        if place.standing is Standing.HOLDING and not ticket.woken:
+            return Answer(0.0, permit=self._permit(ticket), ticket=ticket)
+        return Answer(place.wait / SECOND, turn=place.number, ticket=ticket)
 
     def _refusal(self, place: Place) -> MaxSleepExceededError:
         return MaxSleepExceededError(self.name, place.wait / SECOND, self.settings.max_sleep)
+
+    def _patience(self, ticket: Ticket) -> float | None:
+        """Seconds that one who asks may still wait; None for ever."""
+        if not self.settings.max_sleep:
+            return None
+        return max(0.0, ticket.asked_at + self.settings.max_sleep - monotonic())
+
+    def _ticket_of(self, permit: SlotPermit) -> Ticket:
+        if not isinstance(permit, SlotPermit):
+            raise wrong_kind("permit", "what acquire returned", permit)
+        if permit.name != self.name:
+            raise ValueError(f"permit must be of the semaphore {self.name!r}, not of {permit.name!r}")
+        return permit.ticket

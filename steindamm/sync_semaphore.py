@@ -5,18 +5,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from threading import Lock
-from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
 from steindamm.answers import Answer
 from steindamm.backends.memory import MEMORY, MemorySemaphore
-from steindamm.checks import checked_number
-from steindamm.entered import entered, left
+from steindamm.checks import checked_number, checked_seconds
 from steindamm.errors import SteindammError
 from steindamm.permits import SlotPermit
 from steindamm.reservations import SyncReservation
-from steindamm.rules.semaphore import Standing, Stay
+from steindamm.rules.semaphore import Place, Standing, Stay
 from steindamm.semaphore import Semaphore
 from steindamm.tickets import Ticket
 from steindamm.token_bucket import is_asynchronous
@@ -70,20 +68,19 @@ class SyncSemaphore(Semaphore):
         """
         handed = Lock()
         handed.acquire()
-        ticket = Ticket(handed.release)
-        asked_at = monotonic()
+        ticket, backend = Ticket(handed.release), self._backend
         try:
-            place = self._backend.enter(ticket, 0.0, Stay.LISTENING)
-            if place.standing is Standing.WAITING and not handed.acquire(timeout=self._patience or -1):
-                place = self._backend.give_up(ticket)
-            if not ticket.holds:
-                raise self._refusal(place)
+            place = backend.enter(ticket, 0.0, Stay.LISTENING)
+            if place.standing is Standing.WAITING and not _comes(handed, self._patience(ticket)):
+                place = backend.give_up(ticket)
+                if place.standing is Standing.OUT:
+                    raise self._refusal(place)
         except SteindammError:
             raise
         except BaseException:
-            self._backend.leave(ticket, used=False)
+            backend.leave(ticket, used=False)
             raise
-        return self._permit(ticket, monotonic() - asked_at)
+        return self._permit(ticket)
 
     def try_acquire(self) -> SlotPermit | None:
         """A permit if a slot is free, else None. Never waits.
@@ -92,7 +89,7 @@ class SyncSemaphore(Semaphore):
             LimiterUnavailableError: Redis did not answer.
         """
         ticket = Ticket()
-        place = self._backend.enter(ticket, 0.0, Stay.NO)
+        place = self._enter(ticket, 0.0, Stay.NO)
         return self._permit(ticket) if place.standing is Standing.HOLDING else None
 
     def reserve(self) -> SyncReservation:
@@ -103,45 +100,64 @@ class SyncSemaphore(Semaphore):
             LimiterUnavailableError: Redis did not answer.
         """
         ticket = Ticket()
-        place = self._backend.enter(ticket, 0.0, Stay.NO)
+        place = self._enter(ticket, 0.0, Stay.NO)
         if place.standing is not Standing.HOLDING:
             raise self._refusal(place)
         permit = self._permit(ticket)
-        return SyncReservation(permit, 0.0, lambda: self.release(permit))
+        return SyncReservation(permit, 0.0, lambda: self._backend.leave(ticket, used=False))
 
     def release(self, permit: SlotPermit) -> None:
-        """Give the slot back and hand it to the next in line. A lost lease, or a second release, changes nothing."""
-        self._backend.leave(permit.ticket)
+        """Give the slot back and hand it to the next in line. A lost lease, or a second release, changes nothing.
 
-    def ask(self, *, turn: float | None = None, slack: float = 0.0, wake: Callable[[], None] | None = None) -> Answer:
+        Where Redis does not answer that is logged, and tried again until the lease has ended anyway.
+
+        Raises:
+            TypeError: This is no permit.
+            ValueError: It is another semaphore's.
+        """
+        self._backend.leave(self._ticket_of(permit))
+
+    def ask(self, *, turn: float | None = None, slack: float = 0.0, wake: Callable[[], object] | None = None) -> Answer:
         """Ask on behalf of a job, without waiting: start, come back, or be woken; see `Answer`.
 
         Parameters:
             turn: The arrival number that the job was told to come back with.
             slack: Seconds that the job may be late when it comes back before its place is forgotten.
-            wake: Called, from any thread, when the job is handed a slot; without it the job goes away.
+            wake: Called once, from any thread, when a job that had to wait is handed a slot, which may be before
+                this returns; `permit_of` then gives the permit. Without it the job goes away.
+
+        Raises:
+            LimiterUnavailableError: Redis did not answer.
         """
         ticket = Ticket() if wake is None else Ticket(wake)
         stay = Stay.AWAY if wake is None else Stay.LISTENING
         number = 0.0 if turn is None else checked_number("turn", turn)
-        place = self._backend.enter(ticket, number, stay, slack * SECOND)
-        if ticket.holds:
-            return Answer(0.0, permit=self._permit(ticket), ticket=ticket)
-        return Answer(place.wait / SECOND, turn=place.number, ticket=ticket)
+        place = self._enter(ticket, number, stay, checked_seconds("slack", slack) * SECOND)
+        return self._answer(ticket, place)
 
     def give_back(self, answer: Answer) -> None:
         """Return the slot, or the place in the line, that an answer gave and nobody will use."""
         if answer.ticket is not None:
             self._backend.leave(answer.ticket, used=False)
 
+    def _enter(self, ticket: Ticket, number: float, stay: Stay, slack: float = 0.0) -> Place:
+        try:
+            place: Place = self._backend.enter(ticket, number, stay, slack)
+        except SteindammError:
+            raise
+        except BaseException:
+            self._backend.leave(ticket, used=False)
+            raise
+        return place
+
     def __enter__(self) -> SlotPermit:
-        return entered(self, self.acquire())
+        return self._blocks.begin(self.acquire())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Give the slot back."""
-        self.release(left(self))
+        self._backend.leave(self._blocks.end().ticket)
 
     def _decorated(self, function: Callable[..., Any]) -> Callable[..., Any]:
         if is_asynchronous(function):
@@ -153,6 +169,11 @@ class SyncSemaphore(Semaphore):
                 return function(*args, **kwargs)
 
         return limited
+
+
+def _comes(handed: Lock, patience: float | None) -> bool:
+    """Whether a slot is handed over within so many seconds; None waits without end."""
+    return handed.acquire(timeout=-1 if patience is None else patience)
 
 
 class SyncLocalSemaphore(SyncSemaphore):

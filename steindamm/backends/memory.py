@@ -94,7 +94,7 @@ class Memory:
         self.clock = clock
         self.lock = Lock()
         self.buckets: States[KeptBucket] = States(KeptBucket.is_idle)
-        self.semaphores: States[semaphore.SemaphoreState] = States(lambda state, _: not (state.leases or state.present))
+        self.semaphores: States[semaphore.SemaphoreState] = States(semaphore.is_idle)
         self.turns: WeakValueDictionary[str, Turns] = WeakValueDictionary()
         self.sweep_at = 0.0
         os.register_at_fork(
@@ -175,23 +175,27 @@ class MemorySemaphore:
 
     def leave(self, ticket: Ticket, *, used: bool = True) -> None:
         """Give the slot, or the place in the line, back."""
-        if ticket.is_ours:
-            self._ask(semaphore.Request(semaphore.What.LEAVE, ticket, ticket.held_for if used else -1.0))
+        if not ticket.is_ours:
+            return
+        held = ticket.held_for if used and ticket.holds else -1.0
+        ticket.go()
+        self._ask(semaphore.Request(semaphore.What.LEAVE, ticket, held))
 
     def _ask(self, request: semaphore.Request) -> semaphore.Place:
         memory = self._memory
         with memory.lock:
             now = memory.clock()
+            if now > memory.sweep_at:
+                memory.sweep(now)
             state = memory.semaphores.by_name.get(self._name)
             if state is None:
                 state = memory.semaphores.add(self._name, semaphore.SemaphoreState(), now)
             place, handed = semaphore.decide(self._terms, state, now, request)
-        if place.standing is semaphore.Standing.HOLDING and request.what is not semaphore.What.LEAVE:
-            request.asker.hand(place.number)
-        elif place.standing is semaphore.Standing.WAITING:
-            request.asker.stand(place.number)
+        if place.standing is semaphore.Standing.HOLDING:
+            request.asker.take(place.number)
         for ticket, fence in handed:
-            ticket.hand(fence)
+            if not ticket.hand(fence) and ticket.gone:
+                self.leave(ticket, used=False)
         return place
 
 
@@ -212,3 +216,7 @@ class AsyncMemorySemaphore:
     async def leave(self, ticket: Ticket, *, used: bool = True) -> None:
         """Give the slot, or the place in the line, back."""
         self._semaphore.leave(ticket, used=used)
+
+    def abandon(self, ticket: Ticket) -> None:
+        """The same, where nobody can await it."""
+        self._semaphore.leave(ticket, used=False)

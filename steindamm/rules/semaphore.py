@@ -7,6 +7,9 @@ told when to come back. Both are present for a while only, and renew that; who h
 
 A slot that is handed over has the end that its waiter's presence had: the same renewing goes on, so
 nothing has to be confirmed.
+
+Fencing numbers and arrival numbers are the time in microseconds, made to grow: they go on growing where the
+state was forgotten, and an arrival number tells how long its owner has waited.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ FIRST_GUESS = 1_000_000.0
 """Microseconds that a slot is taken to be held while no release has told better."""
 WEIGHT = 0.1
 """How much one holding time moves the running mean."""
+LONGEST_WAIT = 366 * 86_400e6
+"""Microseconds: whoever has to wait longer is told to come back then."""
 
 
 class Standing(IntEnum):
@@ -74,7 +79,7 @@ class Place(NamedTuple):
     """The answer to one request.
 
     Parameters:
-        standing: Where the asker stands now.
+        standing: Where the asker stands now; of one who leaves, HOLDING says that it had a slot.
         number: The lease's fencing number, or the arrival number of one who waits.
         wait: Microseconds until a slot is to be expected; 0 for a holder.
     """
@@ -82,6 +87,9 @@ class Place(NamedTuple):
     standing: Standing
     number: float
     wait: float
+
+
+GONE = Place(Standing.OUT, 0.0, 0.0)
 
 
 class SemaphoreTerms(NamedTuple):
@@ -102,22 +110,25 @@ class SemaphoreState:
     """What is remembered of a semaphore between requests.
 
     Parameters:
+        capacity: How many slots there are, as the last one who asked for one had it.
         leases: The end of each lease, by its holder.
         present: Until when each waiter counts as present, and its arrival number.
         listening, away: (arrival number, waiter), in order.
         earliest, fading: No lease, and no presence, ends before this.
-        seen: The latest time that a request came with.
+        seen: The time that the last request came with.
         fence, arrivals: The last numbers given out.
         mean: The running mean of holding times in microseconds; 0 before the first.
         granted, deferred, refused: How many requests ended so.
+        waited: Microseconds that those who were granted a slot had waited.
     """
 
     __slots__ = (
-        "arrivals", "away", "deferred", "earliest", "fading", "fence", "granted",
-        "leases", "listening", "mean", "present", "refused", "seen",
+        "arrivals", "away", "capacity", "deferred", "earliest", "fading", "fence", "granted",
+        "leases", "listening", "mean", "present", "refused", "seen", "waited",
     )  # fmt: skip
 
     def __init__(self) -> None:
+        self.capacity = 0
         self.leases: dict[Hashable, float] = {}
         self.present: dict[Hashable, tuple[float, float]] = {}
         self.listening: list[tuple[float, Hashable]] = []
@@ -127,13 +138,14 @@ class SemaphoreState:
         self.fence = self.arrivals = 0.0
         self.mean = 0.0
         self.granted = self.deferred = self.refused = 0
+        self.waited = 0.0
 
 
 HandOver = tuple[Any, float]
 """A waiter that has a slot now, and its fencing number."""
 
 
-def tend(terms: SemaphoreTerms, state: SemaphoreState, now: float) -> list[HandOver]:
+def tend(state: SemaphoreState, now: float) -> list[HandOver]:
     """End the leases that ran out and hand free slots to those who listen, first come first served."""
     if now < state.seen:
         _set_back(state, state.seen - now)
@@ -142,11 +154,11 @@ def tend(terms: SemaphoreTerms, state: SemaphoreState, now: float) -> list[HandO
         state.leases = {holder: end for holder, end in state.leases.items() if end > now}
         state.earliest = min(state.leases.values(), default=math.inf)
     handed: list[HandOver] = []
-    while state.listening and len(state.leases) < terms.capacity:
-        _, waiter = state.listening.pop(0)
+    while state.listening and len(state.leases) < state.capacity:
+        number, waiter = state.listening.pop(0)
         end, _ = state.present.pop(waiter)
         if end > now:
-            handed.append((waiter, _lease(state, waiter, now, end)))
+            handed.append((waiter, _lease(state, waiter, now, end, number)))
     return handed
 
 
@@ -154,30 +166,9 @@ def enter(
     terms: SemaphoreTerms, state: SemaphoreState, now: float, asker: Hashable, number: float, stay: Stay, slack: float
 ) -> tuple[Place, list[HandOver]]:
     """Ask for a slot; `number` is the arrival number of one who has been here, `slack` how late it may return."""
-    handed = tend(terms, state, now)
-    _forget(state, asker)
-    if asker in state.leases:
-        return _renewed(terms, state, now, asker), handed
-    if len(state.leases) < terms.capacity:
-        return Place(Standing.HOLDING, _lease(state, asker, now, now + terms.lease), 0.0), handed
-    _drop_vanished(state, now)
-    if stay is Stay.NO:
-        state.refused += 1
-        return Place(Standing.OUT, 0.0, _expected(terms, state, math.inf)), handed
-    if number <= 0 or number > state.arrivals:
-        state.arrivals += 1
-        number = state.arrivals
-    wait = _expected(terms, state, number)
-    if stay is Stay.LISTENING:
-        insort(state.listening, (number, asker))
-        end = now + terms.presence
-    else:
-        insort(state.away, (number, asker))
-        end = now + wait + slack
-        state.deferred += 1
-    state.present[asker] = end, number
-    state.fading = min(state.fading, end)
-    return Place(Standing.WAITING, number, wait), handed
+    state.capacity = terms.capacity
+    handed = tend(state, now)
+    return _step_in(terms, state, now, asker, number, stay, slack), handed
 
 
 def leave(
@@ -187,62 +178,119 @@ def leave(
 
     A negative `held` says that the slot was not used: it tells nothing about holding times.
     """
-    handed = tend(terms, state, now)
+    state.capacity = state.capacity or terms.capacity
+    handed = tend(state, now)
     _forget(state, asker)
     if state.leases.pop(asker, None) is None:
-        return Place(Standing.OUT, 0.0, 0.0), handed
+        return GONE, handed
     if held >= 0:
         state.mean = state.mean + (held - state.mean) * WEIGHT if state.mean else held
-    return Place(Standing.HOLDING, 0.0, 0.0), handed + tend(terms, state, now)
+    return Place(Standing.HOLDING, 0.0, 0.0), handed + tend(state, now)
 
 
 def give_up(terms: SemaphoreTerms, state: SemaphoreState, now: float, asker: Hashable) -> tuple[Place, list[HandOver]]:
     """Stop waiting; one who has been handed a slot meanwhile keeps it."""
-    handed = tend(terms, state, now)
+    state.capacity = state.capacity or terms.capacity
+    handed = tend(state, now)
     if asker in state.leases:
         return _renewed(terms, state, now, asker), handed
     _forget(state, asker)
-    state.refused += 1
-    return Place(Standing.OUT, 0.0, _expected(terms, state, math.inf)), handed
+    return _refused(state, now), handed
 
 
 def renew(
     terms: SemaphoreTerms, state: SemaphoreState, now: float, asker: Hashable, number: float
 ) -> tuple[Place, list[HandOver]]:
     """Hold on to a lease, or to the place `number`; a waiter that was passed over steps back in."""
-    handed = tend(terms, state, now)
+    state.capacity = state.capacity or terms.capacity
+    handed = tend(state, now)
     if asker in state.leases:
         return _renewed(terms, state, now, asker), handed
     if number > 0:
-        place, more = enter(terms, state, now, asker, number, Stay.LISTENING, 0.0)
-        return place, handed + more
-    return Place(Standing.OUT, 0.0, 0.0), handed
+        return _step_in(terms, state, now, asker, number, Stay.LISTENING, 0.0), handed
+    return GONE, handed
+
+
+def is_idle(state: SemaphoreState, now: float) -> bool:
+    """Whether nobody holds a slot or has a place."""
+    _drop_vanished(state, now)
+    return not (state.leases or state.present)
+
+
+def _step_in(
+    terms: SemaphoreTerms, state: SemaphoreState, now: float, asker: Hashable, number: float, stay: Stay, slack: float
+) -> Place:
+    """To a slot, or to the place in line; one who asks once more stands where it stood."""
+    number = _forget(state, asker) or number
+    if not 0 < number <= max(state.arrivals, now):
+        number = 0.0
+    _forget_away(state, number)
+    if asker in state.leases:
+        return _renewed(terms, state, now, asker)
+    if len(state.leases) < state.capacity:
+        return Place(Standing.HOLDING, _lease(state, asker, now, now + terms.lease, number or now), 0.0)
+    if stay is Stay.NO:
+        return _refused(state, now)
+    if not number:
+        number = state.arrivals = max(state.arrivals + 1, math.floor(now))
+    _drop_vanished(state, now)
+    wait = _expected(state, number)
+    if stay is Stay.LISTENING:
+        insort(state.listening, (number, asker))
+        end = now + terms.presence
+    else:
+        insort(state.away, (number, asker))
+        end = now + wait + slack
+        state.deferred += 1
+    state.present[asker] = end, number
+    state.fading = min(state.fading, end)
+    return Place(Standing.WAITING, number, wait)
 
 
 def _renewed(terms: SemaphoreTerms, state: SemaphoreState, now: float, holder: Hashable) -> Place:
     """A holder may have missed its hand-over and not know its number: it gets one of its own."""
     state.leases[holder] = now + terms.lease
-    state.fence = max(state.fence + 1, math.floor(now))
-    return Place(Standing.HOLDING, state.fence, 0.0)
+    state.earliest = min(state.earliest, now + terms.lease)
+    return Place(Standing.HOLDING, _next_fence(state, now), 0.0)
 
 
-def _lease(state: SemaphoreState, holder: Hashable, now: float, end: float) -> float:
+def _refused(state: SemaphoreState, now: float) -> Place:
+    _drop_vanished(state, now)
+    state.refused += 1
+    return Place(Standing.OUT, 0.0, _expected(state, math.inf))
+
+
+def _lease(state: SemaphoreState, holder: Hashable, now: float, end: float, arrival: float) -> float:
     state.leases[holder] = end
     state.earliest = min(state.earliest, end)
     state.granted += 1
+    state.waited += max(0.0, now - arrival)
+    return _next_fence(state, now)
+
+
+def _next_fence(state: SemaphoreState, now: float) -> float:
     state.fence = max(state.fence + 1, math.floor(now))
     return state.fence
 
 
-def _forget(state: SemaphoreState, waiter: Hashable) -> None:
+def _forget(state: SemaphoreState, waiter: Hashable) -> float:
+    """Take a waiter out of the line; returns its number, or 0 where it has no place."""
     found = state.present.pop(waiter, None)
     if found is None:
-        return
+        return 0.0
     entry = (found[1], waiter)
     for line in (state.listening, state.away):
         at = bisect_left(line, entry)
         if line[at : at + 1] == [entry]:
             del line[at]
+    return found[1]
+
+
+def _forget_away(state: SemaphoreState, number: float) -> None:
+    """One who was away is back, as another asker."""
+    at = bisect_left(state.away, (number,))
+    while at < len(state.away) and state.away[at][0] == number:
+        _forget(state, state.away[at][1])
 
 
 def _drop_vanished(state: SemaphoreState, now: float) -> None:
@@ -253,9 +301,9 @@ def _drop_vanished(state: SemaphoreState, now: float) -> None:
     state.fading = min((end for end, _ in state.present.values()), default=math.inf)
 
 
-def _expected(terms: SemaphoreTerms, state: SemaphoreState, number: float) -> float:
+def _expected(state: SemaphoreState, number: float) -> float:
     ahead = bisect_left(state.listening, (number,)) + bisect_left(state.away, (number,))
-    return math.ceil((ahead + 1) * (state.mean or FIRST_GUESS) / terms.capacity)
+    return min(math.ceil((ahead + 1) * (state.mean or FIRST_GUESS) / state.capacity), LONGEST_WAIT)
 
 
 def _set_back(state: SemaphoreState, shift: float) -> None:

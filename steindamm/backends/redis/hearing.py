@@ -1,31 +1,31 @@
 """Hears of slots that are handed to this process: one subscription a client, however many wait.
 
-What is missed while the subscription is cut is found when the waiters renew their presence, which they do
-at once after it is back.
+Nobody waits for the subscription to stand. What is missed before, or while it is cut, is found when the
+waiters renew their presence, which they do at once when it stands (again).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from threading import Event, Lock, Thread
+from threading import Lock, Thread
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import WeakSet
+from typing import TYPE_CHECKING, Any
 
-from steindamm.backends.redis.watch import SYNC_WATCH, async_watch
-from steindamm.errors import LimiterUnavailableError
+from steindamm.backends.redis.subscriptions import async_subscription, close, sync_subscription
+from steindamm.forks import begin_anew_in_child
 from steindamm.tickets import PROCESS, Ticket
 
 if TYPE_CHECKING:
     from steindamm.backends.redis.links import AsyncLink, SyncLink
 
 logger = logging.getLogger("steindamm")
-FIRST_WORD = 5.0
-"""Seconds to wait for the subscription before the wait itself begins."""
 PAUSE = 0.2
-LISTEN = 1.0
+"""Seconds before a subscription that was cut is made again."""
+LISTEN = 5.0
+"""Seconds to listen at a time; a message ends it at once."""
+QUIET = 10.0
+"""Seconds of silence after which the server is asked whether it is there."""
 IDLE = 30.0
 """Seconds without a waiter after which nobody listens any more."""
 
@@ -35,135 +35,128 @@ class Hearers:
 
     def __init__(self) -> None:
         self.tickets: dict[str, Ticket] = {}
-        self._needed_at = monotonic()
+        self._needed_at = self._heard_at = monotonic()
+        self._complained = False
 
     def _is_idle(self) -> bool:
         if self.tickets:
             self._needed_at = monotonic()
         return monotonic() > self._needed_at + IDLE
 
-    def hear(self, message: dict[str, Any] | None) -> None:
+    def _hear(self, message: dict[str, Any]) -> None:
         """Hand the slot that a message speaks of to its ticket."""
-        if message is None or message["type"] != "message":
+        self._heard_at = monotonic()
+        self._complained = False
+        if message["type"] != "message":
             return
         data = message["data"]
         who, _, fence = (data.decode() if isinstance(data, bytes) else str(data)).partition(" ")
-        ticket = self.tickets.pop(who, None)
-        if ticket is not None and fence.isdigit():
-            ticket.hand(float(fence))
+        ticket = self.tickets.get(who)
+        if ticket is not None and fence.isdigit() and ticket.hand(float(fence)):
+            self.tickets.pop(who, None)
+
+    def _is_quiet(self) -> bool:
+        """Whether it is time to ask if the server is there."""
+        silence = monotonic() - self._heard_at
+        if silence > 2 * QUIET:
+            raise TimeoutError
+        return silence > QUIET
+
+    def _complain(self, error: Exception) -> None:
+        if not self._complained:
+            logger.warning("hand-overs are not heard for now: %s", type(error).__name__)
+        self._complained = True
 
 
 class SyncHearing(Hearers):
     """A thread that listens, for sync semaphores."""
 
-    _all: ClassVar[WeakSet[SyncHearing]] = WeakSet()
-
     def __init__(self, link: SyncLink) -> None:
         super().__init__()
         self._link = link
-        self._begin()
-        self._all.add(self)
+        self.begin()
+        begin_anew_in_child(self)
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Hear of nothing yet; a child listens for itself, under its own name."""
         self.tickets.clear()
         self._starting = Lock()
-        self._ready = Event()
         self._thread: Thread | None = None
 
-    @classmethod
-    def after_fork(cls) -> None:
-        """A child listens for itself, under its own name."""
-        for hearing in cls._all:
-            hearing._begin()
-
-    @property
-    def is_up(self) -> bool:
-        """Whether a hand-over would be heard."""
-        return self._ready.is_set()
-
-    def start(self, name: str) -> None:
-        """Listen from now on; returns when the subscription stands."""
+    def listen(self) -> None:
+        """Listen from now on."""
         self._needed_at = monotonic()
         with self._starting:
             if self._thread is None:
-                self._thread = Thread(target=self._run, name="steindamm-hand-overs", daemon=True)
-                self._thread.start()
-        if not self._ready.wait(FIRST_WORD):
-            raise LimiterUnavailableError(name, "no subscription")
+                thread = Thread(target=self._run, name="steindamm-hand-overs", daemon=True)
+                thread.start()
+                self._thread = thread
 
     def _run(self) -> None:
-        while True:
+        while self._is_needed():
             try:
                 self._listen()
             except Exception as error:  # noqa: BLE001
-                logger.warning("hand-overs are not heard for now: %s", type(error).__name__)
-            self._ready.clear()
-            with self._starting:
-                if self._is_idle():
-                    self._thread = None
-                    return
-            sleep(PAUSE)
+                self._complain(error)
+                sleep(PAUSE)
+
+    def _is_needed(self) -> bool:
+        with self._starting:
+            if self._is_idle():
+                self._thread = None
+            return self._thread is not None
 
     def _listen(self) -> None:
-        pubsub = self._link.client.pubsub()  # type: ignore[no-untyped-call]
+        self._heard_at = monotonic()
+        subscription = sync_subscription(self._link.client)
         try:
-            pubsub.subscribe(f"steindamm:{PROCESS.name}")
+            subscription.subscribe(f"steindamm:{PROCESS.name}")
             while not self._is_idle():
-                message = pubsub.get_message(timeout=LISTEN)
-                if message and message["type"] == "subscribe":
-                    self._ready.set()
-                    SYNC_WATCH.hurry()
-                self.hear(message)
+                message = subscription.get_message(timeout=LISTEN)
+                if message is not None:
+                    self._hear(message)
+                    if message["type"] == "subscribe":
+                        self._link.watch.hurry()
+                elif self._is_quiet():
+                    subscription.ping()
         finally:
-            pubsub.close()
-
-
-os.register_at_fork(after_in_child=SyncHearing.after_fork)
+            subscription.close()
 
 
 class AsyncHearing(Hearers):
-    """A task that listens, for async semaphores; it ends when nobody has waited for a while."""
+    """A task that listens, for async semaphores."""
 
     def __init__(self, link: AsyncLink) -> None:
         super().__init__()
         self._link = link
-        self._ready = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    @property
-    def is_up(self) -> bool:
-        """Whether a hand-over would be heard."""
-        return self._ready.is_set() and self._task is not None and not self._task.done()
-
-    async def start(self, name: str) -> None:
-        """Listen from now on; returns when the subscription stands."""
+    def listen(self) -> None:
+        """Listen from now on."""
         self._needed_at = monotonic()
         if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._run())
-        try:
-            await asyncio.wait_for(self._ready.wait(), FIRST_WORD)
-        except TimeoutError:
-            raise LimiterUnavailableError(name, "no subscription") from None
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="steindamm-hand-overs")
 
     async def _run(self) -> None:
         while not self._is_idle():
             try:
                 await self._listen()
             except Exception as error:  # noqa: BLE001
-                logger.warning("hand-overs are not heard for now: %s", type(error).__name__)
+                self._complain(error)
                 await asyncio.sleep(PAUSE)
-            finally:
-                self._ready.clear()
 
     async def _listen(self) -> None:
-        pubsub = await self._link.pubsub()
+        self._heard_at = monotonic()
+        subscription = await async_subscription(self._link.client)
         try:
-            await pubsub.subscribe(f"steindamm:{PROCESS.name}")
+            await subscription.subscribe(f"steindamm:{PROCESS.name}")
             while not self._is_idle():
-                message = await pubsub.get_message(timeout=LISTEN)
-                if message and message["type"] == "subscribe":
-                    self._ready.set()
-                    async_watch().hurry()
-                self.hear(message)
+                message = await subscription.get_message(timeout=LISTEN)
+                if message is not None:
+                    self._hear(message)
+                    if message["type"] == "subscribe":
+                        self._link.watch.hurry()
+                elif self._is_quiet():
+                    await subscription.ping()
         finally:
-            await pubsub.aclose()
+            await close(subscription)

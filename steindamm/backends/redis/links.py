@@ -18,6 +18,7 @@ from weakref import WeakValueDictionary
 from steindamm.backends.redis.connection import async_client, sync_client, twin_of
 from steindamm.backends.redis.hearing import AsyncHearing, SyncHearing
 from steindamm.backends.redis.scripts import Script
+from steindamm.backends.redis.watch import AsyncWatch, SyncWatch
 from steindamm.errors import LimiterUnavailableError
 from steindamm.loops import EachLoop
 
@@ -68,6 +69,7 @@ class SyncLink:
     def __init__(self, connection: SyncClient | str) -> None:
         self.limiters: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
         self.hearing = SyncHearing(self)
+        self.watch = SyncWatch()
         self._connection = connection
         self._client = None if isinstance(connection, str) else connection
 
@@ -111,6 +113,7 @@ class AsyncLink:
     def __init__(self, client: AsyncClient, *, ours: bool) -> None:
         self.limiters: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
         self.hearing = AsyncHearing(self)
+        self.watch = AsyncWatch()
         self.client = client
         self._ours = ours
         self._ending: AsyncGenerator[None, None] | None = None
@@ -129,17 +132,6 @@ class AsyncLink:
                     raise unavailable(name, error) from error
                 await asyncio.sleep(POOL_PAUSE)
 
-    async def pubsub(self) -> Any:
-        """A subscription of the client, or of one node where the client is a cluster's."""
-        client: Any = self.client
-        if counts_listeners(client):
-            return client.pubsub()
-        from redis.asyncio import Redis  # noqa: PLC0415
-
-        await client.initialize()
-        node = client.get_random_node()
-        return Redis(**_node_kwargs(node)).pubsub()
-
     async def _call(self, script: Script, keys: Sequence[Key], args: Sequence[Any]) -> Any:
         from redis.exceptions import NoScriptError  # noqa: PLC0415
 
@@ -155,12 +147,6 @@ async def _closing_with_loop(client: AsyncClient) -> AsyncGenerator[None, None]:
         yield
     finally:
         await client.aclose()
-
-
-def _node_kwargs(node: Any) -> dict[str, Any]:
-    """How a cluster client reaches a node, without what only cluster connections take."""
-    kwargs = {key: value for key, value in node.connection_kwargs.items() if key != "response_callbacks"}
-    return {**kwargs, "host": node.host, "port": node.port}
 
 
 def sync_link(connection: SyncClient | str) -> SyncLink:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from struct import Struct
 from time import monotonic
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from steindamm.backends.redis.connection import checked_connection
 from steindamm.backends.redis.links import AsyncLink, Reply, SyncLink, async_link, counts_listeners, sync_link
 from steindamm.backends.redis.scripts import semaphore_script
-from steindamm.backends.redis.sharing import AsyncSharing, SyncSharing
-from steindamm.backends.redis.watch import SYNC_WATCH, async_watch
+from steindamm.backends.redis.sharing import MOST, AsyncSharing, SyncSharing
+from steindamm.backends.redis.watch import say_lost
 from steindamm.backends.terms import MICROSECONDS, semaphore_terms
+from steindamm.background import in_background
 from steindamm.errors import LimiterUnavailableError
 from steindamm.loops import EachLoop
 from steindamm.rules.semaphore import Place, Request, Standing, Stay, What
@@ -25,7 +27,8 @@ TERMS = Struct("<4d")
 REQUEST = Struct("<4d")
 STANDINGS = {int(standing): standing for standing in Standing}
 UNUSED = -1.0
-MOST = 100
+
+Link = TypeVar("Link", SyncLink, AsyncLink)
 
 
 class SemaphoreWire:
@@ -38,13 +41,15 @@ class SemaphoreWire:
         self.keys = (prefix, f"{prefix}:leases", f"{prefix}:listening", f"{prefix}:away", f"{prefix}:present")
         self.terms = semaphore_terms(settings)
         self.identity = (prefix, self.terms)
+        self.lease = self.terms.lease / MICROSECONDS
+        self.presence = self.terms.presence / MICROSECONDS
 
     def encoded(self, requests: list[Request], *, counted: bool) -> tuple[Any, ...]:
         """The script's arguments."""
         return (
             TERMS.pack(*self.terms, counted),
-            b"".join(REQUEST.pack(what, number, stay, slack) for what, _, number, stay, slack in requests),
-            *(request.asker.id for request in requests),
+            b"".join([REQUEST.pack(what, number, stay, slack) for what, _, number, stay, slack in requests]),
+            *[request.asker.id for request in requests],
         )
 
     def decoded(self, reply: Reply) -> list[Place]:
@@ -58,105 +63,146 @@ class SemaphoreWire:
         except KeyError:
             raise LimiterUnavailableError(self.name, "malformed reply") from None
 
-    def interval(self, ticket: Ticket) -> float:
-        """Seconds from one renewal to the next."""
-        lasts = self.terms.lease if ticket.holds else self.terms.presence
-        return lasts / MICROSECONDS / 3
 
-    def settle(self, ticket: Ticket, place: Place, asked_at: float) -> None:
-        """Tell a ticket where it stands; what it was told counts from when it asked."""
+class RedisSemaphore(Generic[Link]):
+    """What the semaphore of threads and that of tasks share: all that does not wait."""
+
+    _link: Any
+
+    def __init__(self, link: Link, wire: SemaphoreWire) -> None:
+        self._link = link
+        self._wire = wire
+        self.name = wire.name
+
+    def abandon(self, ticket: Ticket) -> None:
+        """Have given back what a ticket may hold, or wait for, as soon as there is somebody who takes it."""
+        self._forget(ticket)
+        ticket.good_until = max(ticket.good_until, monotonic() + self._wire.lease)
+        ticket.due = 0.0
+        self._link.watch.add(ticket, self)
+
+    def _entering(self, ticket: Ticket, number: float, stay: Stay, slack: float) -> Request:
+        """From now on a hand-over may come, which is sooner, maybe, than the reply."""
+        if stay is Stay.LISTENING:
+            ticket.keep(monotonic(), self._wire.presence)
+            self._link.hearing.tickets[ticket.id] = ticket
+        return Request(What.ENTER, ticket, number, stay, slack)
+
+    def _is_late(self, place: Place, asked_at: float) -> bool:
+        """Whether a lease may be over before its holder has heard of it."""
+        return place.standing is Standing.HOLDING and monotonic() > asked_at + self._wire.lease
+
+    def _entered(self, ticket: Ticket, place: Place, stay: Stay, asked_at: float) -> None:
         if place.standing is Standing.HOLDING:
-            ticket.good_until = asked_at + self.terms.lease / MICROSECONDS
-            ticket.hand(place.number)
-        elif place.standing is Standing.WAITING:
-            ticket.good_until = asked_at + self.terms.presence / MICROSECONDS
+            self._link.hearing.tickets.pop(ticket.id, None)
+            ticket.keep(asked_at, self._wire.lease)
+            ticket.take(place.number)
+            self._link.watch.add(ticket, self)
+        elif stay is Stay.LISTENING:
+            ticket.keep(asked_at, self._wire.presence)
             ticket.stand(place.number)
-        elif ticket.holds:
-            ticket.lost = True
+            self._link.watch.add(ticket, self)
+            self._link.hearing.listen()
 
-    def lost(self, ticket: Ticket, error: LimiterUnavailableError) -> None:
-        """Say that a slot was not given back: it comes back when its lease ends."""
-        logger.warning("limiter %r: slot %s is not released before its lease ends: %s", self.name, ticket.id, error)
+    def _forget(self, ticket: Ticket) -> None:
+        ticket.go()
+        self._link.watch.remove(ticket)
+        self._link.hearing.tickets.pop(ticket.id, None)
+
+    def _leaving(self, ticket: Ticket, *, used: bool) -> Request:
+        held = ticket.held_for if used and ticket.holds else UNUSED
+        self._forget(ticket)
+        return Request(What.LEAVE, ticket, held)
+
+    def _not_left(self, ticket: Ticket, error: LimiterUnavailableError) -> None:
+        logger.warning("limiter %r: slot %s is not given back for now: %s", self.name, ticket.id, error)
+        self.abandon(ticket)
+
+    def _renewing(self, tickets: list[Ticket]) -> list[Request]:
+        return [
+            Request(What.LEAVE, ticket, UNUSED) if ticket.gone else Request(What.RENEW, ticket, ticket.number)
+            for ticket in tickets
+        ]
+
+    def _renewed(self, requests: list[Request], places: list[Place], asked_at: float) -> None:
+        for (what, ticket, *_), place in zip(requests, places, strict=True):
+            if what is What.LEAVE:
+                self._link.watch.remove(ticket)
+            else:
+                self._stands(ticket, place, asked_at)
+
+    def _stands(self, ticket: Ticket, place: Place, asked_at: float) -> None:
+        """What a renewal says; one that came after its ticket had gone may have brought it back into the line."""
+        if place.standing is Standing.HOLDING:
+            ticket.keep(asked_at, self._wire.lease)
+            if ticket.hand(place.number):
+                self._link.hearing.tickets.pop(ticket.id, None)
+        elif place.standing is Standing.WAITING:
+            ticket.keep(asked_at, self._wire.presence)
+            ticket.stand(place.number)
+        if ticket.gone and place.standing is not Standing.OUT:
+            self.abandon(ticket)
+        elif place.standing is Standing.OUT:
+            self._link.watch.remove(ticket)
+            if ticket.holds and not ticket.gone:
+                say_lost(self.name, ticket)
 
 
-def undoing(request: Request, place: Place) -> Request | None:
-    """The request that takes back what was given to an asker that has gone."""
-    if request.what is What.LEAVE or place.standing is Standing.OUT:
-        return None
-    return Request(What.LEAVE, request.asker, UNUSED)
-
-
-class SyncRedisSemaphore:
+class SyncRedisSemaphore(RedisSemaphore[SyncLink]):
     """A semaphore asked by threads."""
 
     def __init__(self, link: SyncLink, wire: SemaphoreWire) -> None:
-        self._link = link
-        self._wire = wire
+        super().__init__(link, wire)
         self._sharing = SyncSharing(self._call, self._undo)
-        self.interval = wire.interval
 
     def enter(self, ticket: Ticket, number: float, stay: Stay, slack: float = 0.0) -> Place:
         """Ask for a slot, or a place in the line; the ticket then knows where it stands."""
-        if stay is Stay.LISTENING:
-            hearing = self._link.hearing
-            hearing.tickets[ticket.id] = ticket
-            if not hearing.is_up:
-                place = self._enter(ticket, number, Stay.NO, 0.0)
-                if place.standing is Standing.HOLDING:
-                    return place
-                hearing.tickets[ticket.id] = ticket
-                hearing.start(self._wire.name)
-        return self._enter(ticket, number, stay, slack)
-
-    def _enter(self, ticket: Ticket, number: float, stay: Stay, slack: float) -> Place:
-        asked_at = monotonic()
-        try:
-            place = self._sharing.ask(Request(What.ENTER, ticket, number, stay, slack))
-        except BaseException:
-            self._link.hearing.tickets.pop(ticket.id, None)
-            raise
-        self._wire.settle(ticket, place, asked_at)
-        if place.standing is not Standing.WAITING:
-            self._link.hearing.tickets.pop(ticket.id, None)
-        if place.standing is Standing.HOLDING or stay is Stay.LISTENING:
-            SYNC_WATCH.add(ticket, self)
+        request = self._entering(ticket, number, stay, slack)
+        while True:
+            asked_at = monotonic()
+            place = self._ask(request)
+            if not self._is_late(place, asked_at):
+                break
+        self._entered(ticket, place, stay, asked_at)
         return place
 
     def give_up(self, ticket: Ticket) -> Place:
         """Stop waiting, unless a slot has come meanwhile."""
-        asked_at = monotonic()
-        try:
-            place = self._sharing.ask(Request(What.GIVE_UP, ticket))
-        finally:
-            if not ticket.holds:
-                self._forget(ticket)
-        self._wire.settle(ticket, place, asked_at)
+        good_until, asked_at = ticket.good_until, monotonic()
+        place = self._ask(Request(What.GIVE_UP, ticket))
         if place.standing is Standing.HOLDING:
-            SYNC_WATCH.add(ticket, self)
+            self._entered(ticket, place, Stay.NO, asked_at)
+            return place
+        self._forget(ticket)
+        if ticket.good_until != good_until:  # renewed meanwhile, maybe after it had given up
+            self.leave(ticket, used=False)
         return place
 
     def leave(self, ticket: Ticket, *, used: bool = True) -> None:
         """Give the slot, or the place in the line, back."""
-        self._forget(ticket)
         if not ticket.is_ours:
             return
         try:
-            self._sharing.ask(Request(What.LEAVE, ticket, ticket.held_for if used else UNUSED))
+            self._sharing.ask(self._leaving(ticket, used=used))
         except LimiterUnavailableError as error:
-            self._wire.lost(ticket, error)
+            self._not_left(ticket, error)
+        except BaseException:
+            self.abandon(ticket)
+            raise
 
     def renew(self, tickets: list[Ticket]) -> None:
-        """Hold on to what the tickets hold or wait for."""
+        """Hold on to what the tickets hold or wait for, and give back what is gone."""
         for first in range(0, len(tickets), MOST):
-            some = tickets[first : first + MOST]
             asked_at = monotonic()
-            places = self._call([Request(What.RENEW, ticket, ticket.number) for ticket in some])
-            for ticket, place in zip(some, places, strict=True):
-                self._wire.settle(ticket, place, asked_at)
+            requests = self._renewing(tickets[first : first + MOST])
+            self._renewed(requests, self._call(requests), asked_at)
 
-    def _forget(self, ticket: Ticket) -> None:
-        SYNC_WATCH.remove(ticket)
-        self._link.hearing.tickets.pop(ticket.id, None)
+    def _ask(self, request: Request) -> Place:
+        try:
+            return self._sharing.ask(request)
+        except LimiterUnavailableError:
+            self.abandon(request.asker)
+            raise
 
     def _call(self, requests: list[Request]) -> list[Place]:
         wire = self._wire
@@ -164,82 +210,69 @@ class SyncRedisSemaphore:
         return wire.decoded(self._link.run(wire.name, wire.script, wire.keys, args, 3 * len(requests)))
 
     def _undo(self, request: Request, place: Place) -> None:
-        back = undoing(request, place)
-        if back:
-            self._sharing.ask(back)
+        """Nothing to do: whoever has gone leaves."""
 
 
-class AsyncRedisSemaphore:
+class AsyncRedisSemaphore(RedisSemaphore[AsyncLink]):
     """A semaphore asked by the tasks of one event loop."""
 
     def __init__(self, link: AsyncLink, wire: SemaphoreWire) -> None:
-        self._link = link
-        self._wire = wire
+        super().__init__(link, wire)
         self._sharing = AsyncSharing(self._call, self._undo)
-        self.interval = wire.interval
 
     async def enter(self, ticket: Ticket, number: float, stay: Stay, slack: float = 0.0) -> Place:
         """Ask for a slot, or a place in the line; the ticket then knows where it stands."""
-        if stay is Stay.LISTENING:
-            hearing = self._link.hearing
-            hearing.tickets[ticket.id] = ticket
-            if not hearing.is_up:
-                place = await self._enter(ticket, number, Stay.NO, 0.0)
-                if place.standing is Standing.HOLDING:
-                    return place
-                hearing.tickets[ticket.id] = ticket
-                await hearing.start(self._wire.name)
-        return await self._enter(ticket, number, stay, slack)
-
-    async def _enter(self, ticket: Ticket, number: float, stay: Stay, slack: float) -> Place:
-        asked_at = monotonic()
-        try:
-            place = await self._sharing.ask(Request(What.ENTER, ticket, number, stay, slack))
-        except BaseException:
-            self._link.hearing.tickets.pop(ticket.id, None)
-            raise
-        self._wire.settle(ticket, place, asked_at)
-        if place.standing is not Standing.WAITING:
-            self._link.hearing.tickets.pop(ticket.id, None)
-        if place.standing is Standing.HOLDING or stay is Stay.LISTENING:
-            async_watch().add(ticket, self)
+        request = self._entering(ticket, number, stay, slack)
+        while True:
+            asked_at = monotonic()
+            place = await self._ask(request)
+            if not self._is_late(place, asked_at):
+                break
+        self._entered(ticket, place, stay, asked_at)
         return place
 
     async def give_up(self, ticket: Ticket) -> Place:
         """Stop waiting, unless a slot has come meanwhile."""
-        asked_at = monotonic()
-        try:
-            place = await self._sharing.ask(Request(What.GIVE_UP, ticket))
-        finally:
-            if not ticket.holds:
-                self._forget(ticket)
-        self._wire.settle(ticket, place, asked_at)
+        good_until, asked_at = ticket.good_until, monotonic()
+        place = await self._ask(Request(What.GIVE_UP, ticket))
         if place.standing is Standing.HOLDING:
-            async_watch().add(ticket, self)
+            self._entered(ticket, place, Stay.NO, asked_at)
+            return place
+        self._forget(ticket)
+        if ticket.good_until != good_until:  # renewed meanwhile, maybe after it had given up
+            await self.leave(ticket, used=False)
         return place
 
     async def leave(self, ticket: Ticket, *, used: bool = True) -> None:
-        """Give the slot, or the place in the line, back."""
-        self._forget(ticket)
+        """Give the slot, or the place in the line, back; what a cancellation cuts short is done in the background."""
         if not ticket.is_ours:
             return
+        request = self._leaving(ticket, used=used)
         try:
-            await self._sharing.ask(Request(What.LEAVE, ticket, ticket.held_for if used else UNUSED))
-        except LimiterUnavailableError as error:
-            self._wire.lost(ticket, error)
+            await self._leave(request)
+        except asyncio.CancelledError:
+            await asyncio.shield(in_background(self._leave(request)))
+            raise
 
     async def renew(self, tickets: list[Ticket]) -> None:
-        """Hold on to what the tickets hold or wait for."""
+        """Hold on to what the tickets hold or wait for, and give back what is gone."""
         for first in range(0, len(tickets), MOST):
-            some = tickets[first : first + MOST]
             asked_at = monotonic()
-            places = await self._call([Request(What.RENEW, ticket, ticket.number) for ticket in some])
-            for ticket, place in zip(some, places, strict=True):
-                self._wire.settle(ticket, place, asked_at)
+            requests = self._renewing(tickets[first : first + MOST])
+            self._renewed(requests, await self._call(requests), asked_at)
 
-    def _forget(self, ticket: Ticket) -> None:
-        async_watch().remove(ticket)
-        self._link.hearing.tickets.pop(ticket.id, None)
+    async def _leave(self, request: Request) -> None:
+        try:
+            await self._sharing.ask(request)
+        except LimiterUnavailableError as error:
+            self._not_left(request.asker, error)
+
+    async def _ask(self, request: Request) -> Place:
+        try:
+            return await self._sharing.ask(request)
+        except LimiterUnavailableError:
+            self.abandon(request.asker)
+            raise
 
     async def _call(self, requests: list[Request]) -> list[Place]:
         wire = self._wire
@@ -247,9 +280,7 @@ class AsyncRedisSemaphore:
         return wire.decoded(await self._link.run(wire.name, wire.script, wire.keys, args, 3 * len(requests)))
 
     async def _undo(self, request: Request, place: Place) -> None:
-        back = undoing(request, place)
-        if back:
-            await self._call([back])
+        """Nothing to do: whoever has gone leaves."""
 
 
 def sync_semaphore(connection: Any, settings: SemaphoreSettings) -> SyncRedisSemaphore:

@@ -1,122 +1,134 @@
 """Renews what this process holds or waits for, each ticket every third of what it lasts.
 
-One thread a process serves all sync semaphores, one task a loop all async ones. A ticket that is renewed
-too late is lost, and says so.
+One thread serves all sync semaphores of a client, one task a loop all async ones: a server that does not
+answer keeps no lease at another from being renewed. What nobody uses any more and could not be given back at
+once is given back here.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
+import logging
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from threading import Condition, Thread
 from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
-from steindamm.errors import LimiterUnavailableError
-from steindamm.loops import EachLoop
+from steindamm.forks import begin_anew_in_child
 from steindamm.tickets import Ticket
 
-AGAIN = 0.5
+logger = logging.getLogger("steindamm")
+AGAIN = 0.25
 """Seconds until the next try where the backend did not answer."""
+EARLY = 0.05
+"""Seconds that a ticket may be renewed early, together with another."""
+IDLE = 30.0
+"""Seconds without a ticket after which the thread ends."""
+MOST = 10_000
+"""Tickets beyond which nothing more is given back here: what is left comes back when its lease ends."""
 
 
 class SyncRenewing(Protocol):
-    """A semaphore that renews tickets, and tells after how many seconds to come again."""
+    """A semaphore that renews tickets, and gives back those that are gone."""
+
+    name: str
 
     def renew(self, tickets: list[Ticket]) -> None: ...  # noqa: D102
-    def interval(self, ticket: Ticket) -> float: ...  # noqa: D102
 
 
 class AsyncRenewing(Protocol):
     """The same for tasks."""
 
+    name: str
+
     async def renew(self, tickets: list[Ticket]) -> None: ...  # noqa: D102
-    def interval(self, ticket: Ticket) -> float: ...  # noqa: D102
 
 
 Renewing = TypeVar("Renewing", SyncRenewing, AsyncRenewing)
 
 
 class Watched(Generic[Renewing]):
-    """The tickets that are renewed, and when each is due."""
+    """The tickets that are renewed, each by its semaphore; the ticket knows when it is due."""
 
     def __init__(self) -> None:
-        self._due: dict[Ticket, tuple[float, Renewing]] = {}
+        self._semaphores: dict[Ticket, Renewing] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._due)
+        return bool(self._semaphores)
 
-    def add(self, ticket: Ticket, backend: Renewing) -> float:
-        """Renew the ticket from now on; returns when it is due."""
-        due = monotonic() + backend.interval(ticket)
-        self._due[ticket] = (due, backend)
-        return due
+    def add(self, ticket: Ticket, semaphore: Renewing) -> None:
+        """Renew the ticket from now on, or give it back, if it is gone."""
+        if len(self._semaphores) < MOST or not ticket.gone:
+            self._semaphores[ticket] = semaphore
 
     def remove(self, ticket: Ticket) -> None:
         """Renew it no more."""
-        self._due.pop(ticket, None)
+        self._semaphores.pop(ticket, None)
 
     def next_due(self) -> float:
         """When the first of them is due."""
-        return min((due for due, _ in tuple(self._due.values())), default=float("inf"))
+        return min((ticket.due for ticket in self._semaphores), default=float("inf"))
 
     def due(self) -> dict[Renewing, list[Ticket]]:
-        """Those that are due now."""
-        now = monotonic()
+        """Those that are due now, by semaphore."""
+        soon = monotonic() + EARLY
         groups: defaultdict[Renewing, list[Ticket]] = defaultdict(list)
-        for ticket, (due, backend) in tuple(self._due.items()):
-            if due <= now:
-                groups[backend].append(ticket)
+        for ticket, semaphore in self._semaphores.items():
+            if ticket.due <= soon:
+                groups[semaphore].append(ticket)
         return groups
 
-    def renewed(self, tickets: Iterable[Ticket]) -> None:
-        """Set their next time; what is lost is let go."""
-        for ticket in tickets:
-            entry = self._due.get(ticket)
-            if entry and not ticket.lost:
-                self.add(ticket, entry[1])
-            else:
-                self.remove(ticket)
-
-    def failed(self, tickets: Iterable[Ticket]) -> None:
-        """Try again soon; a ticket that holds on for no longer than it was promised is lost."""
+    def failed(self, semaphore: Renewing, tickets: Iterable[Ticket]) -> None:
+        """Try again soon. A holder whose lease may be over is told; what nobody uses has then come back by itself."""
         now = monotonic()
         for ticket in tickets:
-            entry = self._due.get(ticket)
-            if entry:
-                self._due[ticket] = (now + min(AGAIN, entry[1].interval(ticket)), entry[1])
-            if ticket.holds and now > ticket.good_until:
-                ticket.lost = True
+            ticket.due = now + AGAIN
+            if now <= ticket.good_until:
+                continue
+            if ticket.gone:
+                self.remove(ticket)
+            elif ticket.holds:
+                say_lost(semaphore.name, ticket)
 
     def hurry(self) -> None:
-        """All are due now: something may have been missed."""
-        self._due = {ticket: (0.0, backend) for ticket, (_, backend) in self._due.items()}
+        """Those who wait are due now: a hand-over may have been missed."""
+        for ticket in self._semaphores:
+            if not ticket.holds:
+                ticket.due = 0.0
+
+
+def say_lost(name: str, ticket: Ticket) -> None:
+    """Tell a holder, and the log, that somebody else may have its slot."""
+    if not ticket.lost:
+        ticket.lost = True
+        logger.warning("limiter %r: the lease of slot %s ran out before it could be renewed", name, ticket.id)
 
 
 class SyncWatch:
-    """The thread that renews; it starts when it is first needed."""
+    """The thread that renews; it starts when it is first needed, and ends when it was not for a while."""
 
     def __init__(self) -> None:
-        self._begin()
-        os.register_at_fork(after_in_child=self._begin)
+        self.begin()
+        begin_anew_in_child(self)
 
-    def _begin(self) -> None:
-        """A forked child watches over nothing: its parent goes on renewing."""
+    def begin(self) -> None:
+        """Watch over nothing: what is renewed by the parent is none of its child's business."""
         self._changed = Condition()
         self._watched: Watched[SyncRenewing] = Watched()
         self._thread: Thread | None = None
         self._wakes_at = 0.0
 
-    def add(self, ticket: Ticket, backend: SyncRenewing) -> None:
+    def add(self, ticket: Ticket, semaphore: SyncRenewing) -> None:
         """Renew the ticket from now on."""
         with self._changed:
-            due = self._watched.add(ticket, backend)
+            self._watched.add(ticket, semaphore)
             if self._thread is None:
-                self._thread = Thread(target=self._run, name="steindamm-leases", daemon=True)
-                self._thread.start()
-            elif due < self._wakes_at:
+                thread = Thread(target=self._run, name="steindamm-leases", daemon=True)
+                thread.start()
+                self._thread = thread
+            elif ticket.due < self._wakes_at:
                 self._changed.notify()
 
     def remove(self, ticket: Ticket) -> None:
@@ -125,31 +137,33 @@ class SyncWatch:
             self._watched.remove(ticket)
 
     def hurry(self) -> None:
-        """Renew all at once."""
+        """Renew at once those who wait."""
         with self._changed:
             self._watched.hurry()
             self._changed.notify()
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._wakes_at = self._watched.next_due()
-                wait = self._wakes_at - monotonic()
-                if wait > 0:
-                    self._changed.wait(None if wait == float("inf") else wait)
-                groups = self._watched.due()
-            for backend, tickets in groups.items():
-                self._renew(backend, tickets)
+        while (groups := self._next()) is not None:
+            for semaphore, tickets in groups.items():
+                self._renew(semaphore, tickets)
 
-    def _renew(self, backend: SyncRenewing, tickets: list[Ticket]) -> None:
+    def _next(self) -> dict[SyncRenewing, list[Ticket]] | None:
+        """Those that are due, when they are; None when there was nothing to renew for long."""
+        with self._changed:
+            self._wakes_at = min(self._watched.next_due(), monotonic() + IDLE)
+            wait = self._wakes_at - monotonic()
+            if wait > 0 and not self._changed.wait(wait) and not self._watched:
+                self._thread = None
+                return None
+            return self._watched.due()
+
+    def _renew(self, semaphore: SyncRenewing, tickets: list[Ticket]) -> None:
         try:
-            backend.renew(tickets)
-        except LimiterUnavailableError:
+            semaphore.renew(tickets)
+        except Exception as error:  # noqa: BLE001
+            logger.debug("limiter %r: nothing is renewed for now: %s", semaphore.name, error)
             with self._changed:
-                self._watched.failed(tickets)
-        else:
-            with self._changed:
-                self._watched.renewed(tickets)
+                self._watched.failed(semaphore, tickets)
 
 
 class AsyncWatch:
@@ -161,12 +175,14 @@ class AsyncWatch:
         self._task: asyncio.Task[None] | None = None
         self._wakes_at = 0.0
 
-    def add(self, ticket: Ticket, backend: AsyncRenewing) -> None:
+    def add(self, ticket: Ticket, semaphore: AsyncRenewing) -> None:
         """Renew the ticket from now on."""
-        due = self._watched.add(ticket, backend)
+        self._watched.add(ticket, semaphore)
         if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._run())
-        elif due < self._wakes_at:
+            with suppress(RuntimeError):  # the loop has ended, and all leases will
+                loop = asyncio.get_running_loop()
+                self._task = loop.create_task(self._run(), name="steindamm-leases")
+        elif ticket.due < self._wakes_at:
             self._changed.set()
 
     def remove(self, ticket: Ticket) -> None:
@@ -174,7 +190,7 @@ class AsyncWatch:
         self._watched.remove(ticket)
 
     def hurry(self) -> None:
-        """Renew all at once."""
+        """Renew at once those who wait."""
         self._watched.hurry()
         self._changed.set()
 
@@ -188,22 +204,12 @@ class AsyncWatch:
             finally:
                 timer.cancel()
             self._changed.clear()
-            for backend, tickets in self._watched.due().items():
-                await self._renew(backend, tickets)
+            for semaphore, tickets in self._watched.due().items():
+                await self._renew(semaphore, tickets)
 
-    async def _renew(self, backend: AsyncRenewing, tickets: list[Ticket]) -> None:
+    async def _renew(self, semaphore: AsyncRenewing, tickets: list[Ticket]) -> None:
         try:
-            await backend.renew(tickets)
-        except LimiterUnavailableError:
-            self._watched.failed(tickets)
-        else:
-            self._watched.renewed(tickets)
-
-
-SYNC_WATCH = SyncWatch()
-_async_watches = EachLoop(AsyncWatch)
-
-
-def async_watch() -> AsyncWatch:
-    """The watch of the running loop."""
-    return _async_watches.here()
+            await semaphore.renew(tickets)
+        except Exception as error:  # noqa: BLE001
+            logger.debug("limiter %r: nothing is renewed for now: %s", semaphore.name, error)
+            self._watched.failed(semaphore, tickets)

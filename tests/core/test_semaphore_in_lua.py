@@ -1,0 +1,271 @@
+"""One rule, two homes: the Lua on a real server decides as the Python does, whatever happens in whatever order."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count, pairwise, product, starmap
+from typing import Any, NamedTuple
+
+import pytest
+import redis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.semaphores import STATE, TEST_CLOCK, keys_of, script_text
+from support.servers import Server
+
+from steindamm.backends.redis.semaphore import REQUEST, TERMS
+from steindamm.rules.semaphore import (
+    Place,
+    Request,
+    SemaphoreState,
+    SemaphoreTerms,
+    Standing,
+    Stay,
+    What,
+    decide,
+)
+
+HISTORIES = 2_000
+START = 1_700_000_000_000_000
+"""Microseconds; a server's clock stands about there."""
+SECOND = 1_000_000
+LEASE = 60 * SECOND
+PRESENCE = 6 * SECOND
+SLOW = 3_000
+"""Milliseconds that may pass between the script and the look at its keys."""
+PROCESS = "proved"
+ASKERS = [f"{PROCESS}-{number % 2}:{number}" for number in range(6)]
+NUMBERS = count(1)
+
+
+class Plan(NamedTuple):
+    """One request, before the history has told what the numbers in it are.
+
+    Parameters:
+        earlier: Which of the numbers given out before it carries; None for none.
+        off_by: What is added to that number: one that was made up.
+    """
+
+    what: What
+    asker: str
+    stay: Stay
+    earlier: int | None
+    off_by: float
+    slack: float
+    held: float
+
+
+def entering() -> list[Plan]:
+    numbers = [(None, 0.0), (None, 0.0), (0, 0.0), (1, 0.0), (0, 1.0), (0, 1e17)]
+    return [
+        Plan(What.ENTER, asker, stay, earlier, off_by, slack, 0.0)
+        for asker, stay, (earlier, off_by), slack in product(ASKERS, Stay, numbers, [0.0, SECOND])
+    ]
+
+
+def others() -> list[Plan]:
+    leaving = product([What.LEAVE], ASKERS, [Stay.NO], [None], [0.0], [0.0], [-1.0, 0.0, 1e4, SECOND / 3, 7e7, 1e15])
+    giving_up = product([What.GIVE_UP], ASKERS, [Stay.NO], [None], [0.0], [0.0], [0.0])
+    renewing = product([What.RENEW], ASKERS, [Stay.NO], [None, 0, 0, 1], [0.0], [0.0], [0.0])
+    return [*starmap(Plan, leaving), *starmap(Plan, giving_up), *starmap(Plan, renewing)]
+
+
+plans = st.sampled_from(entering()) | st.sampled_from(others())
+moves = st.sampled_from(
+    [0, 0, 1, 300_000, 2 * SECOND, PRESENCE, LEASE // 3, LEASE, 5 * LEASE, -1, -300_000, -LEASE, -3_600 * SECOND]
+) | st.integers(-SECOND, LEASE)
+capacities = st.sampled_from([None, None, None, None, 1, 2, 3])
+histories = st.lists(
+    st.tuples(moves, capacities, st.lists(plans, min_size=1, max_size=4)),
+    min_size=1,
+    max_size=12,
+)
+
+
+@dataclass
+class Moment:
+    """What was asked at one time, and what the Python decided and then knew."""
+
+    now: int
+    terms: SemaphoreTerms
+    requests: list[Request]
+    places: list[Place] = field(default_factory=list)
+    handed: list[tuple[str, int]] = field(default_factory=list)
+    meta: tuple[float, ...] = ()
+    leases: dict[str, float] = field(default_factory=dict)
+    listening: list[tuple[float, str]] = field(default_factory=list)
+    away: list[tuple[float, str]] = field(default_factory=list)
+    present: dict[str, float] = field(default_factory=dict)
+
+
+def lived_in_python(capacity: int, history: list[tuple[int, int | None, list[Plan]]]) -> list[Moment]:
+    now, state = START, SemaphoreState()
+    numbers: list[float] = []
+    moments = []
+    for move, lowered, planned in history:
+        now += move
+        capacity = lowered or capacity
+        moment = Moment(now, SemaphoreTerms(capacity, LEASE, PRESENCE), [])
+        for plan in planned:
+            request = as_request(plan, numbers)
+            place, handed = decide(moment.terms, state, now, request)
+            if place.standing:
+                numbers.append(place.number)
+            moment.requests.append(request)
+            moment.places.append(place)
+            moment.handed += [(waiter, int(fence)) for waiter, fence in handed]
+        remember(moment, state)
+        moments.append(moment)
+    return moments
+
+
+def as_request(plan: Plan, numbers: list[float]) -> Request:
+    if plan.what is What.LEAVE:
+        return Request(plan.what, plan.asker, plan.held)
+    number = 0.0
+    if plan.earlier is not None and numbers:
+        number = numbers[-1 - plan.earlier % len(numbers)] + plan.off_by
+    return Request(plan.what, plan.asker, number, plan.stay, plan.slack)
+
+
+def remember(moment: Moment, state: SemaphoreState) -> None:
+    moment.meta = tuple(
+        float(number)
+        for number in (
+            state.capacity, len(state.leases), len(state.listening), len(state.present), state.earliest, state.fading,
+            state.seen, state.fence, state.arrivals, state.mean,
+            state.granted, state.deferred, state.refused, state.waited,
+        )
+    )  # fmt: skip
+    moment.leases = dict(state.leases)
+    moment.listening, moment.away = list(state.listening), list(state.away)
+    moment.present = {waiter: end for waiter, (end, _) in state.present.items()}
+
+
+class LuaLife(NamedTuple):
+    """What the server said and knew at one moment."""
+
+    replies: list[int]
+    meta: bytes
+    leases: list[tuple[str, float]]
+    listening: list[tuple[str, float]]
+    away: list[tuple[str, float]]
+    present: list[tuple[str, float]]
+    lives: list[int]
+
+
+class Heard:
+    """What was published to all processes of the test, in order."""
+
+    def __init__(self, url: str) -> None:
+        self._client = redis.Redis.from_url(url, decode_responses=True)
+        self._pubsub = self._client.pubsub(ignore_subscribe_messages=True)
+        self._pubsub.psubscribe(f"steindamm:{PROCESS}-*")
+        self._pubsub.get_message(timeout=5)
+
+    def until(self, mark: str) -> list[tuple[str, int]]:
+        heard = []
+        while True:
+            message: Any = self._pubsub.get_message(timeout=5)
+            assert message is not None, "the mark was not heard"
+            if message["data"] == mark:
+                return heard
+            who, fence = message["data"].split(" ")
+            heard.append((who, int(fence)))
+
+    def close(self) -> None:
+        self._pubsub.close()
+        self._client.close()
+
+
+def lived_in_lua(admin: redis.Redis, sha: str, moments: list[Moment], mark: str) -> list[LuaLife]:
+    keys = keys_of(f"history-{next(NUMBERS)}")
+    with admin.pipeline(transaction=False) as pipeline:
+        for moment in moments:
+            requests = b"".join(REQUEST.pack(what, *rest) for what, _, *rest in moment.requests)
+            askers = [request.asker for request in moment.requests]
+            pipeline.evalsha(sha, 6, *keys, moment.now, TERMS.pack(*moment.terms, 1), requests, *askers)
+            pipeline.get(keys[0])
+            for key in keys[1:]:
+                pipeline.zrange(key, 0, -1, withscores=True)
+            for key in keys:
+                pipeline.pttl(key)
+        pipeline.publish(f"steindamm:{PROCESS}-0", mark)
+        pipeline.delete(*keys)
+        replies = pipeline.execute()
+    size = 2 + 4 + 5
+    return [as_life(replies[at : at + size]) for at in range(0, size * len(moments), size)]
+
+
+def as_life(replies: list[Any]) -> LuaLife:
+    sets = [[(member.decode(), score) for member, score in scored] for scored in replies[2:6]]
+    return LuaLife(replies[0], replies[1], *sets, replies[6:])
+
+
+@pytest.fixture(scope="module")
+def sha(valkey: Server) -> str:
+    return str(valkey.admin.script_load(script_text(TEST_CLOCK)))
+
+
+@pytest.fixture(scope="module")
+def heard(valkey: Server) -> Iterator[Heard]:
+    heard = Heard(valkey.url)
+    yield heard
+    heard.close()
+
+
+def test_both_homes_of_the_rules_decide_alike(valkey: Server, sha: str, heard: Heard) -> None:
+    seen: Counter[str] = Counter()
+
+    @settings(max_examples=HISTORIES, deadline=None)
+    @given(capacity=st.integers(1, 3), history=histories)
+    def prove(capacity: int, history: list[tuple[int, int | None, list[Plan]]]) -> None:
+        moments = lived_in_python(capacity, history)
+        mark = f"mark-{next(NUMBERS)}"
+        lives = lived_in_lua(valkey.admin, sha, moments, mark)
+        assert heard.until(mark) == [told for moment in moments for told in moment.handed]
+        for moment, life in zip(moments, lives, strict=True):
+            assert_they_agree(moment, life)
+            assert_what_is_kept_lives_long_enough(moment, life)
+        take_note(seen, moments)
+
+    prove()
+    assert min(seen.values()) > HISTORIES // 50, seen
+    assert len(seen) == 8, seen
+
+
+def assert_they_agree(moment: Moment, life: LuaLife) -> None:
+    assert life.replies == [number for place in moment.places for number in map(math.ceil, place)]
+    assert STATE.unpack(life.meta)[:14] == moment.meta
+    assert dict(life.leases) == moment.leases
+    assert life.listening == [(waiter, number) for number, waiter in moment.listening]
+    assert life.away == [(waiter, number) for number, waiter in moment.away]
+    assert dict(life.present) == moment.present
+
+
+def assert_what_is_kept_lives_long_enough(moment: Moment, life: LuaLife) -> None:
+    state, leases, listening, away, present = life.lives
+    assert min(leases, listening, away, present) != -1, "a key that lives for ever"
+    ends = {waiter: (end - moment.now) / 1_000 for waiter, end in {**moment.leases, **moment.present}.items()}
+    assert state > max(ends.values(), default=LEASE / 1_000) - SLOW
+    for holder in moment.leases:
+        assert leases > ends[holder] - SLOW
+    for line, lives in ((moment.listening, listening), (moment.away, away)):
+        for _, waiter in line:
+            assert min(lives, present) > ends[waiter] - SLOW
+
+
+def take_note(seen: Counter[str], moments: list[Moment]) -> None:
+    """What has happened in a history; one that gets nowhere proves nothing."""
+    places = [place for moment in moments for place in moment.places]
+    seen["held"] += any(place.standing is Standing.HOLDING for place in places)
+    seen["waited"] += any(place.standing is Standing.WAITING for place in places)
+    seen["refused"] += moments[-1].meta[12] > 0
+    seen["handed over"] += any(moment.handed for moment in moments)
+    seen["two at once"] += any(len(moment.leases) > 1 for moment in moments)
+    seen["two in line"] += any(len(moment.present) > 1 for moment in moments)
+    seen["set back"] += any(later.now < earlier.now for earlier, later in pairwise(moments))
+    seen["above a lowered capacity"] += any(len(moment.leases) > moment.terms.capacity for moment in moments)
