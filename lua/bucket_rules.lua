@@ -73,10 +73,10 @@ local function come_back(terms, state, now, cost, accept, horizon, turn)
   turn = max(now, min(turn, turn_of(terms, state, state.line, now)))
   if turn - now > accept then return EARLY, turn - now, turn end
   local start = max(turn, turn_of(terms, state, state.pace - cost, now))
-  if start - now > accept then return take(terms, state, now, cost, -1, horizon) end
+  if start - now > accept or start == ENDLESS then return take(terms, state, now, cost, -1, horizon) end
   state.pace = state.pace - cost
   state.granted = state.granted + 1
-  state.waited = state.waited + start - now
+  state.waited = state.waited + (start - now)
   return GRANTED, start - now, start
 end
 

@@ -16,7 +16,7 @@ from steindamm.permits import Permit
 from steindamm.reservations import AsyncReservation
 from steindamm.rules.bucket import Decision, Request, Verdict, What
 from steindamm.token_bucket import TokenBucket
-from steindamm.turns import SECOND, AsyncSleeper, Turns
+from steindamm.turns import SECOND, AsyncSleeper, give_back_left_over_async
 
 
 class AsyncTokenBucket(TokenBucket):
@@ -91,7 +91,7 @@ class AsyncTokenBucket(TokenBucket):
         Example:
             >>> import asyncio
             >>> from steindamm import AsyncTokenBucket
-            >>> asyncio.run(AsyncTokenBucket(name="later", capacity=1).reserve()).delay
+            >>> asyncio.run(AsyncTokenBucket(name="soon", capacity=1).reserve()).delay
             0.0
 
         Raises:
@@ -133,23 +133,17 @@ class AsyncTokenBucket(TokenBucket):
         sleeper = AsyncSleeper(decision, self._cost)
         try:
             if turns.join(sleeper):
-                in_background(self._give_back_left_over(turns))
+                in_background(give_back_left_over_async(turns, self._backend.ask))
             await sleeper.sleep()
             turns.leave(sleeper)
         except asyncio.CancelledError:
             turns.cancel(sleeper)
-            await asyncio.shield(in_background(self._give_back_left_over(turns)))
+            await asyncio.shield(in_background(give_back_left_over_async(turns, self._backend.ask)))
             raise
         except BaseException:
             turns.cancel(sleeper)
             raise
         return sleeper.slept
-
-    async def _give_back_left_over(self, turns: Turns) -> None:
-        while left_over := turns.take_left_over():
-            if (await self._backend.ask(left_over.gift)).verdict is not Verdict.GRANTED:
-                turns.keep_left_over(left_over)
-                return
 
     async def __aenter__(self) -> Permit:
         return await self.acquire()

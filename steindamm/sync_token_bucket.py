@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 from steindamm.answers import Answer
 from steindamm.backends.memory import MEMORY, MemoryBucket
-from steindamm.errors import SteindammError
 from steindamm.permits import Permit
 from steindamm.reservations import SyncReservation
 from steindamm.rules.bucket import Decision, Request, Verdict, What
 from steindamm.token_bucket import TokenBucket, is_asynchronous
-from steindamm.turns import SECOND, SyncSleeper, Turns
+from steindamm.turns import SECOND, SyncSleeper, give_back_left_over
 
 
 class SyncTokenBucket(TokenBucket):
@@ -140,22 +138,14 @@ class SyncTokenBucket(TokenBucket):
         sleeper = SyncSleeper(decision, self._cost)
         try:
             if turns.join(sleeper):
-                self._give_back_left_over(turns)
+                give_back_left_over(turns, self._backend.ask)
             sleeper.sleep()
             turns.leave(sleeper)
         except BaseException:
             turns.cancel(sleeper)
-            self._give_back_left_over(turns)
+            give_back_left_over(turns, self._backend.ask)
             raise
         return sleeper.slept
-
-    def _give_back_left_over(self, turns: Turns) -> None:
-        """Where the backend does not answer, the turn passes unused."""
-        with suppress(SteindammError):
-            while left_over := turns.take_left_over():
-                if self._backend.ask(left_over.gift).verdict is not Verdict.GRANTED:
-                    turns.keep_left_over(left_over)
-                    return
 
     def __enter__(self) -> Permit:
         return self.acquire()

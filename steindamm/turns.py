@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import os
 from bisect import insort
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from threading import Event, RLock
 from time import monotonic
 from typing import ClassVar
 from weakref import WeakSet
 
-from steindamm.rules.bucket import Decision, Request, What
+from steindamm.errors import SteindammError
+from steindamm.rules.bucket import Decision, Request, Verdict, What
 
 SECOND = 1e6
 DAY = 86_400.0
@@ -57,6 +59,11 @@ class Sleeper:
         self.turn, other.turn = other.turn, self.turn
         self.due, other.due = other.due, self.due
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether it will never wake."""
+        return False
+
     def moved(self) -> None:
         """Its turn has changed; called from any thread."""
 
@@ -91,8 +98,13 @@ class AsyncSleeper(Sleeper):
         self._loop = asyncio.get_running_loop()
         self._moved = asyncio.Event()
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether its event loop was closed while it slept."""
+        return self._loop.is_closed()
+
     def moved(self) -> None:
-        """Wake the task to look at its new turn, unless its loop has ended."""
+        """Wake the task to look at its new turn."""
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._moved.set)
 
@@ -134,6 +146,8 @@ class Turns:
     def join(self, sleeper: Sleeper) -> bool:
         """Sleep among the others; whether it could take a turn left over, so that its own is now to be given back."""
         with self._lock:
+            while self._sleepers and self._sleepers[0].is_gone:
+                del self._sleepers[0]
             insort(self._sleepers, sleeper)
             if not self._left_over:
                 return False
@@ -161,7 +175,7 @@ class Turns:
     def _pass_on(self, leaving: Sleeper) -> None:
         """Each that sleeps until a later turn, and costs the same, takes the turn of the one before it."""
         for following in self._sleepers:
-            if following.cost == leaving.cost and leaving < following:
+            if following.cost == leaving.cost and leaving < following and not following.is_gone:
                 leaving.swap(following)
                 following.moved()
         self._sleepers.sort()
@@ -182,3 +196,21 @@ class Turns:
 
 
 os.register_at_fork(after_in_child=Turns.after_fork)
+
+
+def give_back_left_over(turns: Turns, ask: Callable[[Request], Decision]) -> None:
+    """Give the turns left over back to the bucket; where it does not answer, the turn passes unused."""
+    with suppress(SteindammError):
+        while left_over := turns.take_left_over():
+            if ask(left_over.gift).verdict is not Verdict.GRANTED:
+                turns.keep_left_over(left_over)
+                return
+
+
+async def give_back_left_over_async(turns: Turns, ask: Callable[[Request], Awaitable[Decision]]) -> None:
+    """The same for tasks."""
+    with suppress(SteindammError):
+        while left_over := turns.take_left_over():
+            if (await ask(left_over.gift)).verdict is not Verdict.GRANTED:
+                turns.keep_left_over(left_over)
+                return

@@ -193,7 +193,7 @@ def come_back(
     if turn - now > accept:
         return Decision(Verdict.EARLY, turn - now, turn)
     start = max(turn, turn_of(terms, state, state.pace - cost, now))
-    if start - now > accept:
+    if start - now > accept or start == ENDLESS:
         return take(terms, state, now, cost, -1.0, horizon)
     state.pace -= cost
     state.granted += 1

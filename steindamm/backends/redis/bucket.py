@@ -15,11 +15,12 @@ from steindamm.errors import LimiterUnavailableError
 from steindamm.loops import EachLoop
 from steindamm.rules.bucket import Decision, Request, Verdict, What
 from steindamm.settings import BucketSettings
-from steindamm.turns import Turns
+from steindamm.turns import Sleeper, Turns, give_back_left_over, give_back_left_over_async
 
 TERMS = Struct("<6d")
 REQUEST = Struct("<5d")
 VERDICTS = {int(verdict): verdict for verdict in Verdict}
+TAKING = {What.TAKE, What.COME_BACK}
 
 
 class BucketWire:
@@ -48,15 +49,6 @@ class BucketWire:
             raise LimiterUnavailableError(self.name, "malformed reply") from None
 
 
-def gift(request: Request, decision: Decision) -> Request | None:
-    """The request that takes back what a decision gave, if it gave something."""
-    if decision.verdict is Verdict.GRANTED and request.what in (What.TAKE, What.COME_BACK):
-        return Request(What.GIVE_BACK, request.cost, turn=decision.turn)
-    if decision.verdict is Verdict.BOOKED:
-        return Request(What.GIVE_BOOKING_BACK, request.cost, turn=decision.turn)
-    return None
-
-
 class SyncRedisBucket:
     """A bucket asked by threads."""
 
@@ -74,9 +66,11 @@ class SyncRedisBucket:
         )
 
     def _undo(self, request: Request, decision: Decision) -> None:
-        back = gift(request, decision)
-        if back:
-            self.ask(back)
+        if decision.verdict is Verdict.GRANTED and request.what in TAKING:
+            self.turns.cancel(Sleeper(decision, request.cost))
+            give_back_left_over(self.turns, self.ask)
+        elif decision.verdict is Verdict.BOOKED:
+            self.ask(Request(What.GIVE_BOOKING_BACK, request.cost, turn=decision.turn))
 
 
 class AsyncRedisBucket:
@@ -96,9 +90,11 @@ class AsyncRedisBucket:
         )
 
     async def _undo(self, request: Request, decision: Decision) -> None:
-        back = gift(request, decision)
-        if back:
-            await self.ask(back)
+        if decision.verdict is Verdict.GRANTED and request.what in TAKING:
+            self.turns.cancel(Sleeper(decision, request.cost))
+            await give_back_left_over_async(self.turns, self.ask)
+        elif decision.verdict is Verdict.BOOKED:
+            await self.ask(Request(What.GIVE_BOOKING_BACK, request.cost, turn=decision.turn))
 
 
 def sync_bucket(connection: Any, settings: BucketSettings) -> SyncRedisBucket:

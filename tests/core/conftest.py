@@ -1,0 +1,62 @@
+"""Limiters of every kind, for the tests that hold for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from support.buckets import Kind, LuaHome, PythonHome
+
+from steindamm.rules.bucket import BucketTerms
+
+BACKENDS = ["local", "valkey", "cluster"]
+
+
+def _kind(request: pytest.FixtureRequest, *, asynchronous: bool, backend: str) -> Kind:
+    if backend == "local":
+        return Kind(asynchronous, None, [])
+    server = request.getfixturevalue(backend)
+    nodes = server.nodes if backend == "cluster" else [server]
+    return Kind(asynchronous, server.url, [node.admin for node in nodes])
+
+
+@pytest.fixture(params=[f"{way}-{backend}" for backend in BACKENDS for way in ("sync", "async")])
+def buckets(request: pytest.FixtureRequest) -> Kind:
+    """Makes token buckets: sync and async, in memory, on Valkey, on the cluster."""
+    way, backend = request.param.split("-")
+    return _kind(request, asynchronous=way == "async", backend=backend)
+
+
+@pytest.fixture(params=["sync-valkey", "async-valkey", "sync-cluster", "async-cluster"])
+def redis_buckets(request: pytest.FixtureRequest) -> Kind:
+    """Makes token buckets: sync and async, on Valkey and on the cluster."""
+    way, backend = request.param.split("-")
+    return _kind(request, asynchronous=way == "async", backend=backend)
+
+
+@pytest.fixture(params=BACKENDS)
+def sync_buckets(request: pytest.FixtureRequest) -> Kind:
+    """Makes token buckets for threads: in memory, on Valkey, on the cluster."""
+    return _kind(request, asynchronous=False, backend=request.param)
+
+
+@pytest.fixture(params=BACKENDS)
+def async_buckets(request: pytest.FixtureRequest) -> Kind:
+    """Makes token buckets for tasks: in memory, on Valkey, on the cluster."""
+    return _kind(request, asynchronous=True, backend=request.param)
+
+
+@pytest.fixture(params=["python", "lua"])
+def home(request: pytest.FixtureRequest) -> Callable[..., PythonHome | LuaHome]:
+    """Makes a bucket whose time the test sets, in either home of the rules; its terms are given in seconds."""
+
+    def make(
+        capacity: float, amount: float = 1.0, step: float = 1.0, initial: float | None = None, anchor: float = -1.0
+    ) -> PythonHome | LuaHome:
+        keep = 60e6
+        terms = BucketTerms(capacity, amount, step * 1e6, capacity if initial is None else initial, anchor, keep)
+        if request.param == "python":
+            return PythonHome(terms)
+        return LuaHome(terms, request.getfixturevalue("valkey").admin)
+
+    return make

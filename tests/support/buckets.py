@@ -1,0 +1,97 @@
+"""Token buckets of every kind, asked in one way: sync ones on threads, async ones directly."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from struct import Struct
+from typing import Any
+
+import redis
+
+from steindamm import AsyncTokenBucket, SyncTokenBucket
+from steindamm.rules.bucket import BucketState, BucketTerms, Decision, Request, Verdict, decide
+
+THREADS = ThreadPoolExecutor(64, thread_name_prefix="asker")
+NUMBERS = count(1)
+LUA = Path(__file__).parents[2] / "lua"
+STATE = Struct("<7d")
+TEST_CLOCK = "local function now_us() return tonumber(ARGV[3]) end"
+
+
+async def call(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a limiter's method, on a thread if it is a sync one."""
+    if inspect.iscoroutinefunction(method):
+        return await method(*args, **kwargs)
+    return await asyncio.get_running_loop().run_in_executor(THREADS, lambda: method(*args, **kwargs))
+
+
+@dataclass
+class Kind:
+    """One kind of token bucket: sync or async, in memory, on Valkey or on the cluster."""
+
+    asynchronous: bool
+    connection: str | None
+    admins: list[redis.Redis]
+
+    def __call__(self, name: str | None = None, **settings: Any) -> Any:
+        """A bucket; without a name, one that nobody else has."""
+        kind = AsyncTokenBucket if self.asynchronous else SyncTokenBucket
+        name = name or f"bucket-{next(NUMBERS)}"
+        return kind(name=name, connection=self.connection, **settings)
+
+    @property
+    def local(self) -> bool:
+        return self.connection is None
+
+    def keys(self, name: str) -> dict[bytes, redis.Redis]:
+        """The keys of the limiter `name`, each with the server that holds it."""
+        pattern = f"steindamm:{{{name}}}:*"
+        return {key: admin for admin in self.admins for key in admin.scan_iter(pattern, count=1000)}
+
+
+class FakeClock:
+    """A memory's clock, in microseconds; the test sets its seconds."""
+
+    def __init__(self, now: float = 1_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now * 1e6
+
+
+def script_text(clock: str) -> str:
+    """The bucket's script with a clock of the test's own."""
+    return "\n".join([clock, *((LUA / f"{part}.lua").read_text() for part in ("bucket_rules", "bucket"))])
+
+
+class PythonHome:
+    """The rules in Python, at times that the test sets."""
+
+    def __init__(self, terms: BucketTerms) -> None:
+        self.terms = terms
+        self.state: BucketState | None = None
+
+    def decide(self, now: float, request: Request) -> Decision:
+        if self.state is None:
+            self.state = BucketState(self.terms, now)
+        return decide(self.terms, self.state, now, request)
+
+
+class LuaHome:
+    """The rules in Lua on a real server, at times that the test sets."""
+
+    def __init__(self, terms: BucketTerms, admin: redis.Redis) -> None:
+        self.terms = terms
+        self._key = f"steindamm:{{lua-{next(NUMBERS)}}}:bucket"
+        self._script = admin.register_script(script_text(TEST_CLOCK))
+
+    def decide(self, now: float, request: Request) -> Decision:
+        packed = Struct("<6d").pack(*self.terms), Struct("<5d").pack(*request), int(now)
+        verdict, wait, turn = self._script(keys=[self._key], args=packed)
+        return Decision(Verdict(verdict), wait if wait >= 0 else float("inf"), turn)
