@@ -27,3 +27,11 @@ def in_background(undoing: Coroutine[Any, Any, Any]) -> asyncio.Task[None]:
     _running.add(task)
     task.add_done_callback(_running.discard)
     return task
+
+
+async def ended_in_background(patience: float) -> None:
+    """Wait until what runs in the background of this loop has ended, but for no longer than so many seconds."""
+    loop = asyncio.get_running_loop()
+    running = {task for task in _running if task.get_loop() is loop}
+    if running:
+        await asyncio.wait(running, timeout=patience)

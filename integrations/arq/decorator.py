@@ -1,0 +1,83 @@
+"""The decorator of job functions."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+from steindamm.integrations.arq.delivery import Delivery
+from steindamm.integrations.arq.entry import FACTS
+from steindamm.integrations.job_limits import ASYNC, JobLimit
+
+Function = TypeVar("Function", bound=Callable[..., Coroutine[Any, Any, Any]])
+
+DEFAULT_MAX_SLEEP = 1.0
+
+_running: ContextVar[str | None] = ContextVar("steindamm_running", default=None)
+"""The job that has passed its limit, if this task runs one."""
+
+
+def rate_limited(
+    *, limiter: Any = None, cost: Any = None, max_sleep: float = DEFAULT_MAX_SLEEP, max_deferral: float | None = None
+) -> Callable[[Function], Function]:
+    """Let the jobs of a function start when a limiter lets them.
+
+    Give the function to a worker as before. Called directly, in a test or by another job, it runs at once.
+
+    Example:
+        >>> from steindamm import AsyncTokenBucket
+        >>> from steindamm.integrations.arq import rate_limited
+        >>> def of_customer(customer, mails):
+        ...     return AsyncTokenBucket(name=f"customer {customer}", connection="redis://localhost")
+        >>> @rate_limited(limiter=of_customer, cost=lambda customer, mails: len(mails), max_deferral=3600)
+        ... async def send(ctx, customer, mails):
+        ...     return len(mails)
+
+    Parameters:
+        limiter: An async limiter, or a function of the job's arguments (without the context) that returns one,
+            or None for a job that is not limited.
+        cost: Tokens that a job takes, or a function of the job's arguments that returns them; by default what
+            the limiter takes.
+        max_sleep: The longest wait, in seconds, for which a job stays in the worker. It counts towards the job's
+            timeout. At most half of the worker's places are taken by jobs that stay.
+        max_deferral: Seconds after its first deferral at which a job that still may not start fails with
+            `MaxSleepExceededError`; None for never.
+
+    Raises:
+        TypeError: The function is no coroutine function, or is limited already; the limiter is none, or a sync one.
+        ValueError: A setting is out of its bounds.
+    """
+    limit = JobLimit(limiter, cost, max_sleep, max_deferral, kinds=ASYNC)
+    return lambda function: limited(function, limit)
+
+
+def limited(function: Function, limit: JobLimit) -> Function:
+    """The function whose jobs start within the limit."""
+    if not inspect.iscoroutinefunction(function):
+        raise TypeError(f"{function!r} is no coroutine function, and arq runs no others")
+    if is_limited(function):
+        raise TypeError(f"{function.__qualname__} is limited already: a function takes one limit")
+
+    @functools.wraps(function)
+    async def limited(ctx: Any, *args: Any, **kwargs: Any) -> Any:
+        async def body() -> Any:
+            token = _running.set(ctx["job_id"])
+            try:
+                return await function(ctx, *args, **kwargs)
+            finally:
+                _running.reset(token)
+
+        if not isinstance(ctx, dict) or not ctx.keys() >= FACTS or _running.get() == ctx["job_id"]:
+            return await function(ctx, *args, **kwargs)
+        return await Delivery(limit, limit.claim(args, kwargs), ctx).run(body)
+
+    limited.steindamm_limit = limit  # type: ignore[attr-defined]
+    return limited  # type: ignore[return-value]
+
+
+def is_limited(function: Callable[..., Any]) -> bool:
+    """Whether the jobs of a function have a limit."""
+    return hasattr(function, "steindamm_limit")

@@ -1,0 +1,215 @@
+"""One delivery of a job: from the moment at which a worker has taken it until it has ended, or is put back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from arq.worker import Retry
+
+from steindamm.answers import Answer
+from steindamm.background import in_background
+from steindamm.errors import MaxSleepExceededError
+from steindamm.integrations.arq.entry import BROKER_ERRORS, Entry
+from steindamm.integrations.arq.room import waiting_room
+from steindamm.integrations.arq.terms import WORKER_TERMS
+from steindamm.integrations.bookings import Booking
+from steindamm.integrations.decisions import Decision, Defer, Fail, Start, adecide, defer_refused_body
+from steindamm.integrations.job_limits import Claim, JobLimit
+from steindamm.permits import SlotPermit
+from steindamm.semaphore import Semaphore
+from steindamm.token_bucket import TokenBucket
+
+logger = logging.getLogger("steindamm.arq")
+
+LITTLE_WAIT = 1.0
+"""Seconds that a job whose turn is near may wait in the worker: arq looks into its queue now and then only."""
+LEAD = 0.1
+"""Seconds by which a job comes back before its turn, to start neither late nor together with those after it."""
+SHORTEST_WAIT = 0.001
+LONGEST_HOP = 86_400.0
+"""Seconds; who must wait longer is put back more than once."""
+AGAIN = 1.0
+"""Seconds until the next try to put a job back where arq's Redis did not answer."""
+RELEASE_PATIENCE = 1.0
+"""Seconds that the end of a job waits for its slot to be given back; it is given back all the same."""
+
+
+class Deferral(Retry):
+    """Tells arq to put a job back into its queue. A worker that was told to retry nothing makes a failure of it.
+
+    Parameters:
+        wait: Seconds until the job's turn.
+        limiter: The limiter that it waits for.
+    """
+
+    def __init__(self, wait: float, limiter: str) -> None:
+        super().__init__(defer=wait)
+        self._wait = wait
+        self._limiter = limiter
+
+    def __repr__(self) -> str:
+        return (
+            f"limiter {self._limiter!r}: the job must wait {self._wait:.3f} s, and a worker with retry_jobs=False "
+            "can't put it back; fit the worker's settings with rate_limited_worker, then the job waits in the worker"
+        )
+
+
+class Delivery:
+    """One delivery of a limited job.
+
+    Parameters:
+        limit: The limit of its function.
+        claim: What the job asks for; None where it is not limited.
+        ctx: The job's context.
+    """
+
+    def __init__(self, limit: JobLimit, claim: Claim | None, ctx: Mapping[str, Any]) -> None:
+        self._limit = limit
+        self._claim = claim
+        self._entry = Entry(ctx)
+        self._terms = WORKER_TERMS.get()
+        self._stays = not self._terms.retry_jobs
+        self._ends_at = time.monotonic() + self._terms.timeout
+
+    async def run(self, body: Callable[[], Awaitable[Any]]) -> Any:
+        """Run the body when the job may start.
+
+        Raises:
+            Retry: The job may not start yet; it is ready to be put back.
+            Exception: The job fails: its wait is too long, or its body raised that.
+        """
+        booking = await self._waiting(self._entry.booking())
+        while True:
+            permit = await self._waiting(self._leave_to_start(booking))
+            try:
+                return await body()
+            except MaxSleepExceededError as error:
+                refusal = defer_refused_body(self._limit, booking, error)
+            finally:
+                await self._release(permit)
+            booking = await self._waiting(self._defer(refusal))
+
+    async def _waiting(self, waiting: Awaitable[Any]) -> Any:
+        """A worker that ends, or an abort, finds the job only waiting: that was no try."""
+        try:
+            return await waiting
+        except asyncio.CancelledError:
+            await asyncio.shield(in_background(self._entry.spare_the_try()))
+            raise
+
+    async def _leave_to_start(self, booking: Booking) -> SlotPermit | None:
+        """The permit that the job holds while it runs, if its limiter is a semaphore."""
+        with waiting_room().place(self._terms.places) as has_place:
+            while self._claim is not None:
+                decision = await self._decide(self._claim, booking, has_place=has_place)
+                if isinstance(decision, Start):
+                    await self._until_start(self._claim, decision)
+                    permit = decision.answer.permit
+                    return permit if isinstance(permit, SlotPermit) else None
+                booking = await self._defer(decision)
+        await self._entry.forget_booking()
+        return None
+
+    async def _decide(self, claim: Claim, booking: Booking, *, has_place: bool) -> Decision:
+        patience = self._patience(claim, booking, has_place=has_place)
+        decision = await adecide(self._limit, claim, booking, accept=patience)
+        if isinstance(claim.limiter, Semaphore) and isinstance(decision, Defer) and decision.answer is not None:
+            booking = booking._replace(limiter=claim.limiter.name, turn=decision.booking.turn)
+            if self._stays or decision.wait <= patience:
+                return await self._decide_when_handed(claim, booking, patience)
+        return decision
+
+    def _patience(self, claim: Claim, booking: Booking, *, has_place: bool) -> float:
+        """Seconds that the job may wait in the worker. A turn that has come is not given up for want of a place."""
+        if self._stays:
+            return self._time_left()
+        comes_for_turn = isinstance(claim.limiter, TokenBucket) and booking.turn_at(claim.limiter.name) is not None
+        patience = self._limit.max_sleep if has_place else 0.0
+        return min(max(patience, LITTLE_WAIT) if comes_for_turn else patience, self._terms.longest_wait)
+
+    def _time_left(self) -> float:
+        return max(0.0, self._ends_at - time.monotonic())
+
+    async def _decide_when_handed(self, claim: Claim, booking: Booking, patience: float) -> Decision:
+        """Wait to be handed a slot; without one, the job goes away and keeps its place."""
+        limiter: Any = claim.limiter
+        handed = asyncio.Event()
+        decision = await adecide(self._limit, claim, booking, accept=patience, wake=waker(handed))
+        if not isinstance(decision, Defer) or decision.answer is None:
+            return decision
+        answer = decision.answer
+        try:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(handed.wait(), patience if patience < math.inf else None)
+            permit = limiter.permit_of(answer)
+            if permit is not None:
+                return Start(0.0, replace(answer, permit=permit))
+            away = await adecide(self._limit, claim, booking, accept=patience)
+        except BaseException:
+            await asyncio.shield(in_background(limiter.give_back(answer)))
+            raise
+        await limiter.give_back(answer)
+        return away
+
+    async def _until_start(self, claim: Claim, start: Start) -> None:
+        limiter: Any = claim.limiter
+        try:
+            if start.wait > 0:
+                await asyncio.sleep(start.wait)
+            await self._entry.forget_booking()
+        except BaseException:
+            await asyncio.shield(in_background(limiter.give_back(start.answer)))
+            raise
+
+    async def _defer(self, decision: Defer | Fail) -> Booking:
+        """Put the job back; one that can't be put back waits here, and comes again with its booking."""
+        if isinstance(decision, Fail):
+            raise decision.error
+        has_turn = decision.answer is not None and decision.answer.ticket is None
+        wait = min(max(decision.wait - LEAD * has_turn, SHORTEST_WAIT), LONGEST_HOP)
+        name = self._claim.limiter.name if self._claim and decision.answer else decision.booking.limiter
+        if not self._stays:
+            try:
+                self._stays = not await self._entry.put_back(wait, decision.booking)
+            except BROKER_ERRORS as error:
+                logger.warning("job %r is not put back yet: %s", self._entry.job_id, type(error).__name__)
+                wait = min(wait, AGAIN)
+            else:
+                if not self._stays:
+                    logger.info("job %r waits %.3f s for limiter %r", self._entry.job_id, wait, name)
+                    raise Deferral(wait, name)
+        if self._stays and wait > (left := self._time_left()):
+            await self._give_back(decision.answer)
+            raise MaxSleepExceededError(name, wait, left)
+        await asyncio.sleep(wait)
+        return decision.booking
+
+    async def _give_back(self, answer: Answer | None) -> None:
+        if answer is not None and self._claim is not None:
+            limiter: Any = self._claim.limiter
+            await limiter.give_back(answer)
+
+    async def _release(self, permit: SlotPermit | None) -> None:
+        """What the body returned or raised comes first: neither a cancellation nor a silent server may take it."""
+        if permit is None or self._claim is None:
+            return
+        limiter: Any = self._claim.limiter
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({in_background(limiter.release(permit))}, timeout=RELEASE_PATIENCE)
+
+
+def waker(handed: asyncio.Event) -> Callable[[], None]:
+    """Sets the event from whatever thread it is called in."""
+    loop = asyncio.get_running_loop()
+
+    def wake() -> None:
+        loop.call_soon_threadsafe(handed.set)
+
+    return wake

@@ -1,0 +1,36 @@
+"""What a job must know of the worker that runs it. The worker tells it nothing, so its settings do."""
+
+from __future__ import annotations
+
+import math
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerTerms:
+    """How a worker treats one of its functions; as arq does by default.
+
+    Parameters:
+        retry_jobs: Whether a job can be put back into its queue.
+        max_jobs: How many jobs the worker runs at once.
+        timeout: Seconds after which the worker ends a job, its waiting in the worker included.
+    """
+
+    retry_jobs: bool = True
+    max_jobs: int = 10
+    timeout: float = 300.0
+
+    @property
+    def places(self) -> int:
+        """How many jobs may wait in the worker: so few that others always find a free place."""
+        return self.max_jobs // 2
+
+    @property
+    def longest_wait(self) -> float:
+        """Seconds that a job which can be put back may wait in the worker."""
+        return self.timeout / 2 if self.timeout < math.inf else math.inf
+
+
+WORKER_TERMS: ContextVar[WorkerTerms] = ContextVar("steindamm_worker_terms", default=WorkerTerms())  # noqa: B039
+"""The terms of the function whose job runs in this task."""

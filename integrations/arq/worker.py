@@ -1,0 +1,165 @@
+"""The settings of a worker, fitted to run limited jobs."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from arq.constants import in_progress_key_prefix
+from arq.cron import CronJob
+from arq.utils import to_seconds
+from arq.worker import Function, func
+
+from steindamm.background import ended_in_background
+from steindamm.integrations.arq.decorator import DEFAULT_MAX_SLEEP, is_limited, limited
+from steindamm.integrations.arq.delivery import Deferral
+from steindamm.integrations.arq.entry import BROKER_ERRORS
+from steindamm.integrations.arq.terms import WORKER_TERMS, WorkerTerms
+from steindamm.integrations.job_limits import ASYNC, JobLimit
+
+logger = logging.getLogger("steindamm.arq")
+
+Settings = TypeVar("Settings")
+Context = MutableMapping[Any, Any]
+Hook = Callable[[Context], Awaitable[Any]]
+
+IS_PUT_BACK = "steindamm:put back"
+SHUTDOWN_PATIENCE = 5.0
+"""Seconds that the end of a worker waits for slots that are being given back."""
+
+
+def rate_limited_worker(
+    *, limiter: Any = None, cost: Any = None, max_sleep: float = DEFAULT_MAX_SLEEP, max_deferral: float | None = None
+) -> Callable[[Settings], Settings]:
+    """Fit a worker's settings, a class or a dict, to run limited jobs.
+
+    Limited jobs then know what the worker does with them: cron jobs, which arq keeps marked as in progress for
+    a minute, come back at their turn; where ``retry_jobs`` is False they wait in the worker; and none waits so
+    long that its timeout ends it. The settings' own hooks stay what they are.
+
+    With a limiter, it holds for all functions and cron jobs that have no limit of their own.
+
+    Example:
+        >>> from arq import cron
+        >>> from steindamm import AsyncSemaphore
+        >>> from steindamm.integrations.arq import rate_limited_worker
+        >>> async def export(ctx, customer):
+        ...     return "exported"
+        >>> async def clean_up(ctx):
+        ...     return "cleaned up"
+        >>> @rate_limited_worker(limiter=AsyncSemaphore(name="database", capacity=5, connection="redis://localhost"))
+        ... class WorkerSettings:
+        ...     functions = [export]
+        ...     cron_jobs = [cron(clean_up, hour=3)]
+
+    Parameters:
+        limiter, cost, max_sleep, max_deferral: As for `rate_limited`.
+
+    Raises:
+        TypeError: A function is no coroutine function; the settings are fitted already; as for `rate_limited`.
+        ValueError: A setting is out of its bounds.
+    """
+    limit = JobLimit(limiter, cost, max_sleep, max_deferral, kinds=ASYNC)
+
+    def fit(settings: Settings) -> Settings:
+        if isinstance(settings, dict):
+            return {**settings, **fitted(settings, limit)}  # type: ignore[return-value]
+        for setting, value in fitted(vars(settings), limit).items():
+            setattr(settings, setting, value)
+        return settings
+
+    return fit
+
+
+def fitted(settings: Any, limit: JobLimit) -> dict[str, Any]:
+    """The settings that change."""
+    timeout = to_seconds(settings.get("job_timeout", 300))
+    terms = WorkerTerms(
+        retry_jobs=settings.get("retry_jobs", True),
+        max_jobs=settings.get("max_jobs", 10),
+        timeout=math.inf if timeout is None else timeout,
+    )
+    return {
+        "functions": [fitted_function(function, limit, terms) for function in settings.get("functions", ())],
+        "cron_jobs": [fitted_cron_job(cron_job, limit, terms) for cron_job in settings.get("cron_jobs") or ()],
+        "after_job_end": after_job_end(settings.get("after_job_end")),
+        "on_shutdown": on_shutdown(settings.get("on_shutdown")),
+    }
+
+
+def fitted_function(given: Any, limit: JobLimit, terms: WorkerTerms) -> Function:
+    """A function, as arq takes it in any form, that knows its worker's terms."""
+    try:
+        function = func(given)
+    except RuntimeError as error:
+        raise TypeError(str(error)) from None
+    return replace(function, coroutine=on_terms(function, limit, terms))
+
+
+def fitted_cron_job(given: Any, limit: JobLimit, terms: WorkerTerms) -> CronJob:
+    """A cron job that knows its worker's terms and leaves word when it is put back."""
+    if not isinstance(given, CronJob):
+        raise TypeError(f"cron_jobs must hold what arq.cron returns, not {type(given).__name__}")
+    coroutine: Any = on_terms(given, limit, terms)
+
+    @functools.wraps(coroutine)
+    async def run(ctx: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await coroutine(ctx, *args, **kwargs)
+        except Deferral:
+            ctx[IS_PUT_BACK] = True
+            raise
+
+    return replace(given, coroutine=run)
+
+
+def on_terms(function: Function | CronJob, limit: JobLimit, terms: WorkerTerms) -> Any:
+    """A function's coroutine, limited, which finds the terms where it looks for them."""
+    coroutine: Any = function.coroutine
+    if hasattr(coroutine, "steindamm_terms"):
+        raise TypeError(f"{function.name} is fitted already: rate_limited_worker is given to a worker's settings once")
+    if not limit.is_open and not is_limited(coroutine):
+        coroutine = limited(coroutine, limit)
+    if function.timeout_s is not None:
+        terms = replace(terms, timeout=function.timeout_s)
+
+    @functools.wraps(coroutine)
+    async def run(*args: Any, **kwargs: Any) -> Any:
+        token = WORKER_TERMS.set(terms)
+        try:
+            return await coroutine(*args, **kwargs)
+        finally:
+            WORKER_TERMS.reset(token)
+
+    run.steindamm_terms = terms  # type: ignore[attr-defined]
+    return run
+
+
+def after_job_end(own: Hook | None) -> Hook:
+    """Let a cron job that was put back start at its turn: it is in progress no more."""
+
+    async def hook(ctx: Context) -> None:
+        if ctx.pop(IS_PUT_BACK, False):
+            try:
+                await ctx["redis"].delete(in_progress_key_prefix + ctx["job_id"])
+            except BROKER_ERRORS as error:
+                logger.warning("cron job %r starts up to a minute late: %s", ctx["job_id"], type(error).__name__)
+        if own is not None:
+            await own(ctx)
+
+    return hook
+
+
+def on_shutdown(own: Hook | None) -> Hook:
+    """Let what is being given back arrive before the worker ends."""
+
+    async def hook(ctx: Context) -> None:
+        if own is not None:
+            await own(ctx)
+        await ended_in_background(SHUTDOWN_PATIENCE)
+
+    return hook
