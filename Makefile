@@ -1,10 +1,12 @@
 PYTHON ?= python3
 NOX = .venv/bin/nox
+DEMO = .venv/demo/bin/steindamm
+export UV_SYSTEM_CERTS ?= true
 
 .PHONY: demo test check bench clean
 
-demo: .venv/demo  ## a real worker held to the limit of a real API
-	.venv/demo/bin/steindamm demo $(ARGS)
+demo: $(DEMO)  ## a real worker held to the limit of a real API
+	$(DEMO) demo $(ARGS)
 
 test: $(NOX)  ## all tests, on servers and workers that the tests start
 	$(NOX)
@@ -12,14 +14,14 @@ test: $(NOX)  ## all tests, on servers and workers that the tests start
 check: $(NOX)  ## lint and types
 	$(NOX) --session lint types
 
-.venv/bin/nox:
+$(NOX):
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check "nox[uv]==2026.10.20"
 
-.venv/demo: $(NOX) pyproject.toml
+$(DEMO): $(NOX) pyproject.toml
 	.venv/bin/uv venv --quiet --clear --python $(PYTHON) .venv/demo
 	.venv/bin/uv pip install --quiet --python .venv/demo --editable ".[demo]"
-	touch .venv/demo
+	touch $(DEMO)
 
 clean:  ## what the two commands set up
 	rm -rf .venv .nox
