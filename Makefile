@@ -9,6 +9,7 @@ demo: $(DEMO)  ## a real worker held to the limit of a real API
 	$(DEMO) demo $(ARGS)
 
 test: $(NOX)  ## all tests, on servers and workers that the tests start
+	tests/support/install_servers.sh
 	$(NOX)
 
 check: $(NOX)  ## lint and types
