@@ -2,7 +2,7 @@
 -- terms: capacity, lease, presence, counted (1 where PUBLISH counts every listener: no cluster).
 
 local ceil, floor, min, max, ENDLESS = math.ceil, math.floor, math.min, math.max, math.huge
-local FIRST_GUESS, WEIGHT, LONGEST_WAIT = 1000000, 0.1, 366 * 86400000000
+local LEAST_GUESS, WEIGHT, LONGEST_WAIT = 100000, 0.1, 366 * 86400000000
 local OUT, HOLDING, WAITING = 0, 1, 2
 local STAY_NO, STAY_LISTENING = 0, 1
 local META = '<dddddddddddddddd'
@@ -116,13 +116,17 @@ local function drop_vanished(s, now)
   s.fading = earliest_of(PRESENT)
 end
 
-local function expected(s, number)
-  local ahead = 0
+local function guessed(s, now)
+  return s.fence == 0 and LEAST_GUESS or max(now - s.fence, LEAST_GUESS)
+end
+
+local function expected(s, now, number)
+  local mean, ahead = s.mean ~= 0 and s.mean or guessed(s, now), 0
   if s.waiting > 0 then
     local below = '(' .. string.format('%.17g', number)
     ahead = redis.call('ZCOUNT', LISTENING, '-inf', below) + redis.call('ZCOUNT', AWAY, '-inf', below)
   end
-  return min(ceil((ahead + 1) * (s.mean ~= 0 and s.mean or FIRST_GUESS) / s.capacity), LONGEST_WAIT)
+  return min(ceil((ahead + 1) * mean / s.capacity), LONGEST_WAIT)
 end
 
 -- Tells the process that `waiter` belongs to. False where it is certain that nobody heard it.
@@ -161,7 +165,7 @@ end
 local function refused(s, now)
   drop_vanished(s, now)
   s.refused = s.refused + 1
-  return OUT, 0, expected(s, ENDLESS)
+  return OUT, 0, expected(s, now, ENDLESS)
 end
 
 local function stand(s, terms, now, asker, number, stay, slack)
@@ -170,7 +174,7 @@ local function stand(s, terms, now, asker, number, stay, slack)
     number = s.arrivals
   end
   drop_vanished(s, now)
-  local wait = expected(s, number)
+  local wait = expected(s, now, number)
   local line, span = LISTENING, terms.presence
   if stay == STAY_LISTENING then
     s.listening = s.listening + 1

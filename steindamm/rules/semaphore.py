@@ -21,8 +21,8 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 FOREVER = math.inf
-FIRST_GUESS = 1_000_000.0
-"""Microseconds that a slot is taken to be held while no release has told better."""
+LEAST_GUESS = 100_000.0
+"""Microseconds that a slot is taken to be held at least, while no release has told better."""
 WEIGHT = 0.1
 """How much one holding time moves the running mean."""
 LONGEST_WAIT = 366 * 86_400e6
@@ -234,7 +234,7 @@ def _step_in(
     if not number:
         number = state.arrivals = max(state.arrivals + 1, math.floor(now))
     _drop_vanished(state, now)
-    wait = _expected(state, number)
+    wait = _expected(state, now, number)
     if stay is Stay.LISTENING:
         insort(state.listening, (number, asker))
         end = now + terms.presence
@@ -257,7 +257,7 @@ def _renewed(terms: SemaphoreTerms, state: SemaphoreState, now: float, holder: H
 def _refused(state: SemaphoreState, now: float) -> Place:
     _drop_vanished(state, now)
     state.refused += 1
-    return Place(Standing.OUT, 0.0, _expected(state, math.inf))
+    return Place(Standing.OUT, 0.0, _expected(state, now, math.inf))
 
 
 def _lease(state: SemaphoreState, holder: Hashable, now: float, end: float, arrival: float) -> float:
@@ -301,9 +301,15 @@ def _drop_vanished(state: SemaphoreState, now: float) -> None:
     state.fading = min((end for end, _ in state.present.values()), default=math.inf)
 
 
-def _expected(state: SemaphoreState, number: float) -> float:
+def _guessed(state: SemaphoreState, now: float) -> float:
+    """How long slots are held, where no release has told: whoever has held one for so long does for as long again."""
+    return max(now - state.fence, LEAST_GUESS) if state.fence else LEAST_GUESS
+
+
+def _expected(state: SemaphoreState, now: float, number: float) -> float:
+    mean = state.mean or _guessed(state, now)
     ahead = bisect_left(state.listening, (number,)) + bisect_left(state.away, (number,))
-    return min(math.ceil((ahead + 1) * (state.mean or FIRST_GUESS) / state.capacity), LONGEST_WAIT)
+    return min(math.ceil((ahead + 1) * mean / state.capacity), LONGEST_WAIT)
 
 
 def _set_back(state: SemaphoreState, shift: float) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steindamm.rules.semaphore import (
+    LEAST_GUESS,
     LONGEST_WAIT,
     Place,
     Request,
@@ -206,6 +207,7 @@ class TestPresence:
 
     def test_one_that_was_passed_over_steps_back_in_where_it_stood(self) -> None:
         semaphore = Semaphore()
+        semaphore.state.mean = SECOND
         semaphore.enter("holder")
         late = semaphore.enter("late")
         semaphore.now += PRESENCE
@@ -290,6 +292,7 @@ class TestAway:
 
     def test_it_is_counted_once_however_often_it_comes_back(self) -> None:
         semaphore = Semaphore()
+        semaphore.state.mean = SECOND
         semaphore.enter("holder")
         number = semaphore.enter("delivery 0", Stay.AWAY).number
         for delivery in range(1, 10):
@@ -313,8 +316,17 @@ class TestAway:
         waits = [semaphore.enter(f"job {number}", Stay.AWAY).wait for number in range(4)]
         assert waits == [5 * SECOND, 10 * SECOND, 15 * SECOND, 20 * SECOND]
 
+    def test_while_no_release_has_told_holders_are_taken_to_hold_as_long_again(self) -> None:
+        semaphore = Semaphore(capacity=2)
+        for holder in "ab":
+            semaphore.enter(holder)
+        assert semaphore.enter("job 1", Stay.AWAY).wait == LEAST_GUESS / 2
+        semaphore.now += 10 * SECOND
+        assert semaphore.enter("job 2", Stay.AWAY).wait == 5 * SECOND
+
     def test_one_that_does_not_come_back_is_forgotten_after_its_slack(self) -> None:
         semaphore = Semaphore(lease=3_600 * SECOND)
+        semaphore.state.mean = SECOND
         semaphore.enter("holder")
         semaphore.enter("job", Stay.AWAY, slack=2 * SECOND)
         semaphore.now += 3 * SECOND - 1
