@@ -6,8 +6,9 @@ import logging
 import math
 import sys
 import time
+from typing import Any
 
-from dramatiq import Broker, MessageProxy
+from dramatiq import Broker, Message, MessageProxy
 from dramatiq.common import q_name
 from dramatiq.middleware import SkipMessage
 
@@ -44,7 +45,7 @@ def send_back(broker: Broker, message: MessageProxy, defer: Defer) -> Deferred:
     return Deferred("the job waits for its limiter")
 
 
-def _is_taken(broker: Broker, copy: MessageProxy, delay: int) -> bool:
+def _is_taken(broker: Broker, copy: Message[Any], delay: int) -> bool:
     try:
         broker.enqueue(copy, delay=delay)
     except Exception as error:  # noqa: BLE001

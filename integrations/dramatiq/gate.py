@@ -12,6 +12,7 @@ from dataclasses import replace
 from threading import Event
 from typing import Any
 
+from steindamm.answers import Answer
 from steindamm.errors import LimiterUnavailableError
 from steindamm.integrations.bookings import Booking
 from steindamm.integrations.decisions import Decision, Defer, Start, decide
@@ -37,11 +38,14 @@ class Gate:
 
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
-        self._closing = Event()
+        self._alarms: set[Event] = set()
+        self._closed = False
 
     def close(self) -> None:
         """Wake all who sleep: the worker ends, their jobs go back to the queue."""
-        self._closing.set()
+        self._closed = True
+        for alarm in tuple(self._alarms):
+            alarm.set()
 
     def ask(self, limit: JobLimit, claim: Claim, booking: Booking) -> Decision:
         """Decide on one job; one that may start may do so at once, its wait has been slept through."""
@@ -56,10 +60,14 @@ class Gate:
     def _slept(self, claim: Claim, booking: Booking, start: Start) -> Decision:
         if start.wait <= 0:
             return start
-        with self._threads.asleep():
-            if not self._closing.wait(start.wait):
-                return start
-        give_back(claim, start)
+        slept = False
+        try:
+            slept = not self._sleep(start.wait, Event())
+        finally:
+            if not slept:
+                give_back(claim, start.answer)
+        if slept:
+            return start
         return Defer(start.wait, booking.deferred(claim.limiter.name, start.answer.turn, time.time()))
 
     def _ask_semaphore(self, limit: JobLimit, claim: Claim, booking: Booking, accept: float) -> Decision:
@@ -80,17 +88,27 @@ class Gate:
         decision = decide(limit, claim, booking, accept=accept, wake=handed.set)
         if not isinstance(decision, Defer) or decision.answer is None:
             return decision
-        with self._threads.asleep():
-            handed.wait(accept)
-        permit = limiter.permit_of(decision.answer)
-        if permit is not None:
-            return Start(0.0, replace(decision.answer, permit=permit))
-        limiter.give_back(decision.answer)
-        return decision
+        permit = None
+        try:
+            self._sleep(accept, handed)
+            permit = limiter.permit_of(decision.answer)
+        finally:
+            if permit is None:
+                give_back(claim, decision.answer)
+        return decision if permit is None else Start(0.0, replace(decision.answer, permit=permit))
+
+    def _sleep(self, seconds: float, alarm: Event) -> bool:
+        """Sleep until the alarm, but not longer than so many seconds; whether there was one."""
+        self._alarms.add(alarm)
+        try:
+            with self._threads.asleep():
+                return self._closed or alarm.wait(seconds)
+        finally:
+            self._alarms.discard(alarm)
 
 
-def give_back(claim: Claim, start: Start) -> None:
+def give_back(claim: Claim, answer: Answer) -> None:
     """Return what a job was given and will not use."""
     limiter: Any = claim.limiter
     with suppress(LimiterUnavailableError):
-        limiter.give_back(start.answer)
+        limiter.give_back(answer)

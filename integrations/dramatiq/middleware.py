@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from threading import current_thread, local
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -16,14 +16,17 @@ from dramatiq.middleware import Middleware, MiddlewareError, ShutdownNotificatio
 
 from steindamm.errors import MaxSleepExceededError, NoTokensAvailableError
 from steindamm.integrations.bookings import HEADER, Booking
-from steindamm.integrations.decisions import Decision, Defer, Fail, Start, defer_refused_body, release
+from steindamm.integrations.decisions import Decision, Defer, Fail, Start, defer_refused_body
 from steindamm.integrations.dramatiq.deferral import hush_worker, send_back
-from steindamm.integrations.dramatiq.gate import Gate, give_back
+from steindamm.integrations.dramatiq.gate import Gate
+from steindamm.integrations.dramatiq.job import Job
 from steindamm.integrations.dramatiq.local_limiters import warn_of_local
-from steindamm.integrations.dramatiq.returns import LOOK, Returns
+from steindamm.integrations.dramatiq.returns import Returns
 from steindamm.integrations.dramatiq.threads import Threads
-from steindamm.integrations.job_limits import Claim, JobLimit
+from steindamm.integrations.job_limits import JobLimit
 
+LOOK = int(os.environ.get("dramatiq_worker_timeout", "100"))  # noqa: SIM112
+"""Milliseconds after which a worker looks into an empty queue again. Dramatiq's own default is a second."""
 OPTIONS = ("limiter", "cost", "max_sleep", "max_deferral")
 FINAL = (MaxSleepExceededError, NoTokensAvailableError)
 """Errors that reach Dramatiq only when no wait helps any more: a job that raises one is not retried."""
@@ -34,20 +37,6 @@ class LimitOptionError(MiddlewareError, ValueError):
 
     It is an error of the kind that Dramatiq lets through to who declares the actor.
     """
-
-
-@dataclass
-class Job:
-    """One delivery of a job, in the thread that runs it."""
-
-    message: MessageProxy
-    actor: Actor[..., Any]
-    limit: JobLimit
-    booking: Booking
-    claim: Claim | None = None
-    start: Start | None = None
-    error: Exception | None = None
-    entered: bool = False
 
 
 class _Here(local):
@@ -153,15 +142,15 @@ class RateLimitMiddleware(Middleware):
             broker.middleware = order
 
     def after_consumer_thread_boot(self, broker: Broker, thread: Any) -> None:
-        """Have delayed messages looked for more often where they may be limited jobs."""
-        limited = {actor.queue_name for actor, limit in self._limits.items() if not limit.is_open}
-        if thread.queue_name in broker.get_declared_delay_queues() and q_name(thread.queue_name) in limited:
+        """Look into the queues of limited actors more often than once a second."""
+        limited_queues = {actor.queue_name for actor, limit in self._limits.items() if not limit.is_open}
+        if q_name(thread.queue_name) in limited_queues:
             thread.worker_timeout = min(thread.worker_timeout, LOOK)
 
     def before_delay_message(self, broker: Broker, message: MessageProxy) -> None:
         """Expect a job that waits in this worker's memory from now on."""
         if HEADER in message.options:
-            self._returns.expect(current_thread(), message.options["eta"])
+            self._returns.expect(current_thread(), message)
 
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         """Let nobody wait any longer."""
@@ -186,6 +175,7 @@ class RateLimitMiddleware(Middleware):
             job.start = decision
         elif isinstance(decision, Fail):
             job.error = decision.error
+        job.begin()
         self._here.job = job
         self._threads.run()
 
@@ -202,24 +192,22 @@ class RateLimitMiddleware(Middleware):
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        """Give back what the job held."""
+        """End the job."""
         self._end()
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Give back what the job held, or was given for nothing."""
+        """End the job."""
         self._returns.arrived(message)
         self._end()
 
     def _end(self) -> None:
         """End this thread's job; if that is interrupted, it is done again."""
-        self._threads.rest()
         job = self._here.job
-        if job is not None and job.claim is not None and job.start is not None:
-            if job.entered:
-                release(job.claim, job.start)
-            else:
-                give_back(job.claim, job.start)
+        if job is not None:
+            job.end()
         self._here.job = None
+        self._threads.rest()
+        self._returns.thread_is_free()
 
     def _limited(self, actor: Actor[..., Any]) -> Callable[..., Any]:
         """An actor's function; a job whose body meets a limiter that refuses is sent back."""

@@ -1,18 +1,16 @@
 """Brings jobs that wait back at their turn.
 
-Dramatiq holds delayed messages in a worker's memory. It looks about once a second whether one is due, and puts
-those that are at the end of their queue. Here a job goes, at its turn, from that memory straight to the
-worker's threads, as long as one of these is free. If none is, Dramatiq takes it the long way, and any worker
-may run it.
+Dramatiq holds delayed messages in a worker's memory, looks now and then whether one is due, and puts those that
+are at the end of their queue. Here a job goes, at its turn, from that memory straight to the worker's threads.
+If none of these gets free for it within a short time, Dramatiq takes it the long way, and any worker may run it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from heapq import heappop, heappush
 from itertools import count
-from queue import Empty
+from queue import Empty, PriorityQueue
 from threading import Condition, Thread
 from time import time
 from typing import Any
@@ -22,8 +20,11 @@ from steindamm.integrations.dramatiq.threads import Threads
 
 logger = logging.getLogger("steindamm.dramatiq")
 
-LOOK = 100
-"""Milliseconds after which a worker looks again for messages that were delayed."""
+GRACE = 200
+"""Milliseconds after its turn for which a job waits for a thread of this worker."""
+
+IDLE = 3_600.0
+"""Seconds; the longest time between two looks."""
 
 Consumer = Any
 """Dramatiq's thread that holds the delayed messages of one queue."""
@@ -39,26 +40,29 @@ class Returns:
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
         self._changed = Condition()
-        self._due: list[tuple[float, int, Consumer]] = []
+        self._looks: list[tuple[float, int, Consumer]] = []
+        self._unserved: set[Consumer] = set()
         self._numbers = count()
         self._on_their_way: set[int] = set()
         self._thread: Thread | None = None
         self._closed = False
 
-    def expect(self, consumer: Consumer, eta: float) -> None:
-        """Look for a job at a moment, in Unix milliseconds."""
-        due = (eta, next(self._numbers), consumer)
-        with self._changed:
-            heappush(self._due, due)
-            if self._thread is None:
-                self._thread = Thread(target=self._run, name="steindamm-returns", daemon=True)
-                self._thread.start()
-            elif self._due[0] is due:
-                self._changed.notify()
+    def expect(self, consumer: Consumer, message: Any) -> None:
+        """Bring a job back that this worker is about to hold. To Dramatiq it is due only after the time of grace."""
+        self._look_at(message.options["eta"], consumer)
+        message.options["eta"] += GRACE
 
     def arrived(self, message: Any) -> None:
         """A thread has taken a message up."""
         self._on_their_way.discard(id(message))
+
+    def thread_is_free(self) -> None:
+        """Look again for jobs whose turn came while no thread was free."""
+        if self._unserved:
+            with self._changed:
+                unserved, self._unserved = self._unserved, set()
+            for consumer in unserved:
+                self._look_at(0.0, consumer)
 
     def close(self) -> None:
         """Leave all jobs where they are."""
@@ -66,51 +70,80 @@ class Returns:
             self._closed = True
             self._changed.notify()
 
+    def _look_at(self, moment: float, consumer: Consumer) -> None:
+        look = (moment, next(self._numbers), consumer)
+        with self._changed:
+            heappush(self._looks, look)
+            if self._thread is None:
+                self._thread = Thread(target=self._run, name="steindamm-returns", daemon=True)
+                self._thread.start()
+            elif self._looks[0] is look:
+                self._changed.notify()
+
     def _run(self) -> None:
-        for consumer in self._due_ones():
-            try:
-                self._bring_back(consumer)
-            except Exception:
-                logger.exception("jobs of queue %r come back late", consumer.queue_name)
+        while consumers := self._next_due():
+            for consumer in consumers:
+                try:
+                    self._bring_back(consumer)
+                except Exception:
+                    logger.exception("jobs of queue %r come back late", consumer.queue_name)
 
-    def _due_ones(self) -> Iterator[Consumer]:
-        """Those that hold a job whose turn has come, one by one, until the worker ends."""
-        while True:
-            with self._changed:
-                while not self._closed and (wait := self._next_wait()) > 0:
-                    self._changed.wait(wait if self._due else None)
-                if self._closed:
-                    return
-                _, _, consumer = heappop(self._due)
-            yield consumer
-
-    def _next_wait(self) -> float:
-        """Seconds."""
-        return self._due[0][0] / 1000 - time() if self._due else float("inf")
+    def _next_due(self) -> set[Consumer]:
+        """Those to look at, when it is time; none when the worker ends."""
+        found: set[Consumer] = set()
+        with self._changed:
+            while not found and not self._closed:
+                now = _now()
+                while self._looks and self._looks[0][0] <= now:
+                    found.add(heappop(self._looks)[2])
+                if not found:
+                    self._changed.wait(min((self._looks[0][0] - now) / 1000, IDLE) if self._looks else None)
+        return found
 
     def _bring_back(self, consumer: Consumer) -> None:
-        """Give the threads what is due, and leave the rest as it is."""
-        now, delayed, left = time() * 1000, consumer.delay_queue, []
-        while self._threads.free > len(self._on_their_way):
-            try:
-                entry = delayed.get_nowait()
-            except Empty:
-                break
-            eta, message = entry if isinstance(entry, tuple) else (entry.priority, entry.message)
-            if eta <= now and HEADER in message.options:
-                self._hand_over(consumer, message)
-                delayed.task_done()
-                continue
-            left.append(entry)
-            if eta > now:
-                break
-        for entry in left:
-            delayed.put(entry)
-            delayed.task_done()
+        """Give what is due to the threads that are free."""
+        while self._has_room():
+            message = _next_of_ours(consumer.delay_queue)
+            if message is None:
+                return
+            self._hand_over(consumer, message)
+        with self._changed:
+            self._unserved.add(consumer)
+        if self._has_room():
+            self.thread_is_free()
+
+    def _has_room(self) -> bool:
+        return not self._closed and self._threads.free > len(self._on_their_way)
 
     def _hand_over(self, consumer: Consumer, message: Any) -> None:
         self._on_their_way.add(id(message))
         del message.options["eta"]
         consumer.handle_message(message)
+        consumer.delay_queue.task_done()
         if message.failed:
             self.arrived(message)
+
+
+def _next_of_ours(delayed: PriorityQueue[Any]) -> Any | None:
+    """Take the first job out of a worker's memory that is due; the others stay as they are."""
+    latest, passed = _now() + GRACE, []
+    try:
+        while True:
+            entry = delayed.get_nowait()
+            due, message = entry if isinstance(entry, tuple) else (entry.priority, entry.message)
+            if due <= latest and HEADER in message.options:
+                return message
+            passed.append(entry)
+            if due > latest:
+                return None
+    except Empty:
+        return None
+    finally:
+        for entry in passed:
+            delayed.put(entry)
+            delayed.task_done()
+
+
+def _now() -> float:
+    """Unix milliseconds."""
+    return time() * 1000
