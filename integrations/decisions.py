@@ -59,6 +59,17 @@ class Defer:
 
 
 @dataclass(frozen=True, slots=True)
+class Unavailable(Defer):
+    """The backend did not answer: the job is to be asked about again.
+
+    Parameters:
+        error: Why not.
+    """
+
+    error: LimiterUnavailableError | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Fail:
     """The job fails with an error."""
 
@@ -84,8 +95,8 @@ def decide(
     limiter: Any = claim.limiter
     try:
         answer = limiter.ask(**_question(job, claim, booking, now, accept, wake))
-    except LimiterUnavailableError:
-        return _unavailable(job, claim, booking, now)
+    except LimiterUnavailableError as error:
+        return _unavailable(job, claim, booking, now, error)
     decision = _decided(job, claim, booking, now, answer)
     if isinstance(decision, Fail):
         limiter.give_back(answer)
@@ -100,8 +111,8 @@ async def adecide(
     limiter: Any = claim.limiter
     try:
         answer = await limiter.ask(**_question(job, claim, booking, now, accept, wake))
-    except LimiterUnavailableError:
-        return _unavailable(job, claim, booking, now)
+    except LimiterUnavailableError as error:
+        return _unavailable(job, claim, booking, now, error)
     decision = _decided(job, claim, booking, now, answer)
     if isinstance(decision, Fail):
         await limiter.give_back(answer)
@@ -144,11 +155,13 @@ def _patience(job: JobLimit, booking: Booking, now: float) -> float:
     return math.inf if job.max_deferral is None else max(0.0, job.max_deferral - booking.waited(now))
 
 
-def _unavailable(job: JobLimit, claim: Claim, booking: Booking, now: float) -> Defer | Fail:
+def _unavailable(
+    job: JobLimit, claim: Claim, booking: Booking, now: float, error: LimiterUnavailableError
+) -> Unavailable | Fail:
     if _patience(job, booking, now) == 0:
         return Fail(MaxSleepExceededError(claim.limiter.name, None, job.max_deferral))
     wait = UNAVAILABLE_WAIT * random.uniform(0.5, 1.0)  # noqa: S311
-    return Defer(wait, booking.deferred(booking.limiter, booking.turn, now))
+    return Unavailable(wait, booking.deferred(booking.limiter, booking.turn, now), error=error)
 
 
 def _decided(job: JobLimit, claim: Claim, booking: Booking, now: float, answer: Answer) -> Decision:

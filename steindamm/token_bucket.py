@@ -103,6 +103,11 @@ class TokenBucket:
         """Tokens that one acquire takes."""
         return self._cost
 
+    @property
+    def backend(self) -> Any:
+        """What decides on its requests."""
+        return self._backend
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(name={self.name!r}, cost={self._cost:g})"
 

@@ -53,7 +53,7 @@ class SyncRedisBucket:
     """A bucket asked by threads."""
 
     def __init__(self, link: SyncLink, wire: BucketWire) -> None:
-        self._link = link
+        self.link = link
         self._wire = wire
         self._sharing = SyncSharing(self._call, self._undo)
         self.ask = self._sharing.ask
@@ -61,9 +61,7 @@ class SyncRedisBucket:
 
     def _call(self, requests: list[Request]) -> list[Decision]:
         wire = self._wire
-        return wire.decoded(
-            self._link.run(wire.name, wire.script, wire.keys, wire.encoded(requests), 3 * len(requests))
-        )
+        return wire.decoded(self.link.run(wire.name, wire.script, wire.keys, wire.encoded(requests), 3 * len(requests)))
 
     def _undo(self, request: Request, decision: Decision) -> None:
         if decision.verdict is Verdict.GRANTED and request.what in TAKING:
@@ -77,7 +75,7 @@ class AsyncRedisBucket:
     """A bucket asked by the tasks of one event loop."""
 
     def __init__(self, link: AsyncLink, wire: BucketWire) -> None:
-        self._link = link
+        self.link = link
         self._wire = wire
         self._sharing = AsyncSharing(self._call, self._undo)
         self.ask = self._sharing.ask
@@ -86,7 +84,7 @@ class AsyncRedisBucket:
     async def _call(self, requests: list[Request]) -> list[Decision]:
         wire = self._wire
         return wire.decoded(
-            await self._link.run(wire.name, wire.script, wire.keys, wire.encoded(requests), 3 * len(requests))
+            await self.link.run(wire.name, wire.script, wire.keys, wire.encoded(requests), 3 * len(requests))
         )
 
     async def _undo(self, request: Request, decision: Decision) -> None:

@@ -74,6 +74,11 @@ class RedisSemaphore(Generic[Link]):
         self._wire = wire
         self.name = wire.name
 
+    @property
+    def link(self) -> Any:
+        """What reaches the server; all limiters of a client share it."""
+        return self._link
+
     def abandon(self, ticket: Ticket) -> None:
         """Have given back what a ticket may hold, or wait for, as soon as there is somebody who takes it."""
         self._forget(ticket)
