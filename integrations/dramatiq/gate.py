@@ -20,10 +20,10 @@ from steindamm.integrations.dramatiq.threads import Threads
 from steindamm.integrations.job_limits import Claim, JobLimit
 from steindamm.semaphore import Semaphore
 
-SHORT = 0.05
-"""Seconds that any thread may sleep: about what it takes to send a job away and to have it back."""
 PATIENCE = 1.0
 """Seconds that a job which is back for its turn may wait for those before it: queues deliver late."""
+SHORT = 0.05
+"""The same where its thread may not sleep: less than what it takes to send the job away and to have it back."""
 FIRST_LOOK = 0.5
 """Seconds after which a job that was sent away from a semaphore asks again for the first time: while no slot
 has come back, what it was told is a guess."""
@@ -49,13 +49,17 @@ class Gate:
 
     def ask(self, limit: JobLimit, claim: Claim, booking: Booking) -> Decision:
         """Decide on one job; one that may start may do so at once, its wait has been slept through."""
-        is_back = booking.turn_at(claim.limiter.name) is not None
-        bearable = max(limit.max_sleep, PATIENCE) if is_back else limit.max_sleep
-        accept = bearable if self._threads.may_sleep else min(bearable, SHORT)
+        accept = self._bearable(limit, is_back=booking.turn_at(claim.limiter.name) is not None)
         if isinstance(claim.limiter, Semaphore):
             return self._ask_semaphore(limit, claim, booking, accept)
         decision = decide(limit, claim, booking, accept=accept)
         return self._slept(claim, booking, decision) if isinstance(decision, Start) else decision
+
+    def _bearable(self, limit: JobLimit, *, is_back: bool) -> float:
+        """The longest wait, in seconds, that the thread may sleep through."""
+        if self._threads.may_sleep:
+            return max(limit.max_sleep, PATIENCE) if is_back else limit.max_sleep
+        return SHORT if is_back else 0.0
 
     def _slept(self, claim: Claim, booking: Booking, start: Start) -> Decision:
         if start.wait <= 0:

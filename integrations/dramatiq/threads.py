@@ -16,19 +16,18 @@ class Threads:
 
     def __init__(self, total: int) -> None:
         self._total = total
-        self._beds = max(1, total // 2)
         self._sleeping: set[int] = set()
         self._running: set[int] = set()
-
-    @property
-    def may_sleep(self) -> bool:
-        """Whether enough others are awake, so that jobs without a limit find one."""
-        return len(self._sleeping) < self._beds
 
     @property
     def free(self) -> int:
         """How many neither run a job nor sleep for one."""
         return self._total - len(self._running) - len(self._sleeping)
+
+    @property
+    def may_sleep(self) -> bool:
+        """Whether one more may sleep: another is free for jobs without a limit, and half of all don't sleep."""
+        return self.free > 1 and len(self._sleeping) < self._total // 2
 
     @contextmanager
     def asleep(self) -> Iterator[None]:
