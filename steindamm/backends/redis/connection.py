@@ -123,9 +123,8 @@ def twin_of(client: Any) -> AsyncClient:
     settings = {**pool.connection_kwargs, "max_connections": pool.max_connections}
     if hasattr(pool, "timeout"):
         settings["timeout"] = pool.timeout
-    return type(client)(  # type: ignore[no-any-return]
-        connection_pool=type(pool)(connection_class=pool.connection_class, **settings)
-    )
+    own_pool = type(pool)(connection_class=pool.connection_class, **settings)
+    return type(client).from_pool(own_pool)  # type: ignore[no-any-return]
 
 
 def _cluster_twin_of(client: Any) -> AsyncClient:

@@ -1,0 +1,99 @@
+"""What local token buckets keep in this process's memory, and for how long."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+
+from support.buckets import FakeClock
+
+from steindamm.backends.memory import Memory, MemoryBucket
+from steindamm.rules.bucket import Request, Verdict, What
+from steindamm.settings import BucketSettings
+
+TAKE = Request(What.TAKE, 1.0, 0.0)
+HOUR = 3_600
+
+
+def bucket(memory: Memory, name: str, **settings: float) -> MemoryBucket:
+    return MemoryBucket(BucketSettings(name, **settings), memory)
+
+
+def test_idle_names_leave_nothing_once_others_come() -> None:
+    clock = FakeClock()
+    memory = Memory(clock)
+    for number in range(1_000):
+        bucket(memory, f"old-{number}").ask(TAKE)
+    clock.now += HOUR
+    for number in range(1_000):
+        bucket(memory, f"new-{number}").ask(TAKE)
+    assert not [name for name in memory.buckets.by_name if name.startswith("old")]
+
+
+def test_idle_names_leave_nothing_while_another_is_used() -> None:
+    clock = FakeClock()
+    memory = Memory(clock)
+    for number in range(1_000):
+        bucket(memory, f"old-{number}").ask(TAKE)
+    clock.now += HOUR
+    busy = bucket(memory, "busy")
+    for _ in range(100):
+        clock.now += 0.11
+        busy.ask(TAKE)
+    assert set(memory.buckets.by_name) == {"busy"}
+
+
+def test_names_that_come_and_go_never_pile_up() -> None:
+    clock = FakeClock()
+    memory = Memory(clock)
+    most = 0
+    for number in range(5_000):
+        clock.now += 0.6
+        bucket(memory, str(number), expiry=60).ask(TAKE)
+        most = max(most, len(memory.buckets.by_name))
+    assert most < 200
+
+
+def test_a_bucket_that_is_not_full_yet_is_not_forgotten() -> None:
+    clock = FakeClock()
+    memory = Memory(clock)
+    slow = bucket(memory, "slow", capacity=100, refill_frequency=36)
+    assert slow.ask(Request(What.TAKE, 100.0)).verdict is Verdict.GRANTED
+    clock.now += 130
+    for number in range(1_000):
+        bucket(memory, str(number)).ask(TAKE)
+    verdicts = [slow.ask(TAKE).verdict for _ in range(5)]
+    assert verdicts == [Verdict.GRANTED] * 3 + [Verdict.REFUSED] * 2
+
+
+def test_a_bucket_is_remembered_for_its_expiry_and_then_starts_anew() -> None:
+    clock = FakeClock()
+    memory = Memory(clock)
+    empty = bucket(memory, "empty", initial_tokens=0, capacity=2, expiry=60)
+    empty.ask(TAKE)
+    clock.now += 50
+    assert empty.ask(TAKE).verdict is Verdict.GRANTED
+    clock.now += 70
+    assert empty.ask(TAKE).verdict is Verdict.REFUSED
+
+
+def test_the_turns_of_a_name_go_with_those_who_use_them() -> None:
+    memory = Memory(FakeClock())
+    turns = bucket(memory, "turns").turns
+    assert bucket(memory, "turns").turns is turns
+    del turns
+    gc.collect()
+    assert len(memory.turns) == 0
+
+
+def test_a_name_takes_no_more_than_400_bytes() -> None:
+    memory = Memory()
+    buckets = [bucket(memory, f"name-{number}") for number in range(10_000)]
+    tracemalloc.start()
+    try:
+        for each in buckets:
+            each.ask(TAKE)
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert used / len(buckets) <= 400

@@ -1,0 +1,131 @@
+"""The backend goes away, hangs, forgets its scripts, comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import redis.exceptions
+from support.buckets import Kind, call
+from support.servers import Cluster, Server, valkey_binary
+
+from steindamm import LimiterUnavailableError
+
+HOUR = 3_600.0
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A server that the test may end."""
+    with Server(valkey_binary(), tmp_path) as server:
+        yield server
+
+
+@pytest.fixture(params=["sync", "async"])
+def mortal_buckets(request: pytest.FixtureRequest, server: Server) -> Kind:
+    """Makes buckets on a server that the test may end; its clients wait a fifth of a second for an answer."""
+    return Kind(request.param == "async", f"{server.url}?socket_timeout=0.2", [server.admin])
+
+
+async def test_a_server_that_is_gone_is_an_error_that_carries_the_clients(mortal_buckets: Kind, server: Server) -> None:
+    bucket = mortal_buckets()
+    await call(bucket.acquire)
+    server.kill()
+    for ask in (bucket.acquire, bucket.try_acquire, bucket.reserve, bucket.ask):
+        with pytest.raises(LimiterUnavailableError) as error:
+            await call(ask)
+        assert (error.value.name, error.value.reason) == (bucket.name, "ConnectionError")
+        assert isinstance(error.value.__cause__, redis.exceptions.ConnectionError)
+
+
+async def test_a_server_that_hangs_is_an_error_after_the_clients_timeout(mortal_buckets: Kind, server: Server) -> None:
+    bucket = mortal_buckets()
+    await call(bucket.acquire)
+    server.signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(LimiterUnavailableError) as error:
+            await call(bucket.acquire)
+    finally:
+        server.signal(signal.SIGCONT)
+    assert isinstance(error.value.__cause__, redis.exceptions.TimeoutError)
+    await call(bucket.acquire)
+
+
+async def test_all_who_asked_together_are_told(mortal_buckets: Kind, server: Server) -> None:
+    bucket = mortal_buckets(capacity=100)
+    await call(bucket.acquire)
+    server.kill()
+    errors = await asyncio.gather(*(call(bucket.acquire) for _ in range(20)), return_exceptions=True)
+    assert {type(error) for error in errors} == {LimiterUnavailableError}
+
+
+async def test_a_limiter_works_on_after_its_server_was_restarted(mortal_buckets: Kind, server: Server) -> None:
+    bucket = mortal_buckets(capacity=2, refill_frequency=HOUR)
+    for _ in range(2):
+        assert await call(bucket.try_acquire)
+        server.kill()
+        server.start()
+    assert await call(bucket.try_acquire)
+    assert await call(bucket.try_acquire)
+    assert not await call(bucket.try_acquire)
+
+
+async def test_who_sleeps_until_its_turn_does_not_notice_that_the_server_is_gone(
+    mortal_buckets: Kind, server: Server
+) -> None:
+    bucket = mortal_buckets(capacity=1, refill_frequency=0.4)
+    await call(bucket.acquire)
+    sleeper = asyncio.create_task(call(bucket.acquire))
+    await asyncio.sleep(0.1)
+    server.kill()
+    assert (await sleeper).waited > 0
+
+
+async def test_a_cancelled_sleeper_whose_server_is_gone_is_only_cancelled(server: Server) -> None:
+    bucket = Kind(asynchronous=True, connection=server.url, admins=[])(capacity=1, refill_frequency=HOUR, max_sleep=0)
+    await bucket.acquire()
+    sleeper = asyncio.create_task(bucket.acquire())
+    await asyncio.sleep(0.1)
+    server.kill()
+    sleeper.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sleeper
+
+
+async def test_a_server_that_forgot_the_scripts_is_given_them_again(redis_buckets: Kind) -> None:
+    bucket = redis_buckets(capacity=4, refill_frequency=HOUR)
+    for _ in range(4):
+        for admin in redis_buckets.admins:
+            admin.script_flush()
+        assert await call(bucket.try_acquire)
+    assert not await call(bucket.try_acquire)
+
+
+async def test_a_state_that_is_none_of_ours_is_an_error_and_no_token(redis_buckets: Kind) -> None:
+    bucket = redis_buckets(capacity=4, refill_frequency=HOUR)
+    await call(bucket.acquire)
+    ((key, admin),) = redis_buckets.keys(bucket.name).items()
+    admin.set(key, b"short", ex=60)
+    with pytest.raises(LimiterUnavailableError) as error:
+        await call(bucket.acquire)
+    assert isinstance(error.value.__cause__, redis.exceptions.ResponseError)
+    admin.delete(key)
+    await call(bucket.acquire)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_cluster_that_is_gone_is_the_same_error(tmp_path: Path, *, asynchronous: bool) -> None:
+    with Cluster(tmp_path) as cluster:
+        buckets = Kind(asynchronous, f"{cluster.url}?socket_timeout=0.2", [])
+        bucket = buckets()
+        await call(bucket.acquire)
+        for node in cluster.nodes:
+            node.kill()
+        for limiter in (bucket, Kind(asynchronous, f"{cluster.url}?socket_timeout=0.3", [])()):
+            with pytest.raises(LimiterUnavailableError) as error:
+                await call(limiter.acquire)
+            assert error.value.__cause__ is not None
