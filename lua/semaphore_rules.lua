@@ -6,7 +6,6 @@ local LEAST_GUESS, WEIGHT, LONGEST_WAIT = 100000, 0.1, 366 * 86400000000
 local OUT, HOLDING, WAITING = 0, 1, 2
 local STAY_NO, STAY_LISTENING = 0, 1
 local META = '<dddddddddddddddd'
-local STATE, LEASES, LISTENING, AWAY, PRESENT = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 
 local function earliest_of(key)
   local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
@@ -14,29 +13,34 @@ local function earliest_of(key)
 end
 
 -- Where the state alone was evicted, the leases go on, and the waiters step in again when they renew.
-local function new_semaphore(terms)
-  redis.call('DEL', LISTENING, AWAY, PRESENT)
-  return {
-    capacity = terms.capacity, held = redis.call('ZCARD', LEASES), listening = 0, waiting = 0,
-    earliest = earliest_of(LEASES), fading = ENDLESS, seen = -ENDLESS,
-    fence = 0, arrivals = 0, mean = 0, granted = 0, deferred = 0, refused = 0, waited = 0,
-    until_leases = -ENDLESS, until_waiters = -ENDLESS,
-  }
+local function begin_semaphore(s, terms)
+  redis.call('DEL', s.listening_key, s.away_key, s.present_key)
+  s.capacity, s.held, s.listening, s.waiting = terms.capacity, redis.call('ZCARD', s.leases_key), 0, 0
+  s.earliest, s.fading, s.seen = earliest_of(s.leases_key), ENDLESS, -ENDLESS
+  s.fence, s.arrivals, s.mean, s.granted, s.deferred, s.refused, s.waited = 0, 0, 0, 0, 0, 0, 0
+  s.until_leases, s.until_waiters = -ENDLESS, -ENDLESS
 end
 
-local function load_semaphore(terms)
-  local packed = redis.call('GET', STATE)
-  if not packed then return new_semaphore(terms) end
-  local s = {}
-  s.capacity, s.held, s.listening, s.waiting, s.earliest, s.fading, s.seen, s.fence, s.arrivals, s.mean,
-    s.granted, s.deferred, s.refused, s.waited, s.until_leases, s.until_waiters = struct.unpack(META, packed)
+-- The keys from KEYS[at] on: the state, the leases, those who listen, those who are away, the presence of both.
+local function load_semaphore(at, terms)
+  local s = {
+    state_key = KEYS[at], leases_key = KEYS[at + 1], listening_key = KEYS[at + 2], away_key = KEYS[at + 3],
+    present_key = KEYS[at + 4],
+  }
+  local packed = redis.call('GET', s.state_key)
+  if packed then
+    s.capacity, s.held, s.listening, s.waiting, s.earliest, s.fading, s.seen, s.fence, s.arrivals, s.mean,
+      s.granted, s.deferred, s.refused, s.waited, s.until_leases, s.until_waiters = struct.unpack(META, packed)
+  else
+    begin_semaphore(s, terms)
+  end
   return s
 end
 
 -- What is kept lives twice as long as it must, so that most requests need not prolong it.
 local function save_semaphore(s, now, terms)
   local needed = max(s.until_leases, s.until_waiters) - now
-  redis.call('SET', STATE,
+  redis.call('SET', s.state_key,
     struct.pack(META, s.capacity, s.held, s.listening, s.waiting, s.earliest, s.fading, s.seen, s.fence, s.arrivals,
       s.mean, s.granted, s.deferred, s.refused, s.waited, s.until_leases, s.until_waiters),
     'PX', ceil(max(needed, terms.lease) / 1000) + 1)
@@ -46,14 +50,14 @@ end
 local function keep_leases(s, now, span)
   if s.held > 1 and s.until_leases >= now + span then return end
   s.until_leases = max(s.until_leases, now + 2 * span)
-  redis.call('PEXPIRE', LEASES, ceil((s.until_leases - now) / 1000) + 1)
+  redis.call('PEXPIRE', s.leases_key, ceil((s.until_leases - now) / 1000) + 1)
 end
 
 local function keep_waiters(s, now, span, line)
   if s.until_waiters < now + span then s.until_waiters = now + 2 * span end
   local left = ceil((s.until_waiters - now) / 1000) + 1
   redis.call('PEXPIRE', line, left)
-  redis.call('PEXPIRE', PRESENT, left)
+  redis.call('PEXPIRE', s.present_key, left)
 end
 
 local function shift_ends(key, shift)
@@ -63,8 +67,8 @@ end
 local function set_back(s, shift)
   s.earliest, s.fading = s.earliest - shift, s.fading - shift
   s.until_leases, s.until_waiters = s.until_leases - shift, s.until_waiters - shift
-  shift_ends(LEASES, shift)
-  shift_ends(PRESENT, shift)
+  shift_ends(s.leases_key, shift)
+  shift_ends(s.present_key, shift)
 end
 
 local function next_fence(s, now)
@@ -74,7 +78,7 @@ end
 
 -- A new lease; nil where the holder has one already.
 local function lease(s, holder, now, end_, arrival)
-  if redis.call('ZADD', LEASES, 'NX', end_, holder) == 0 then return nil end
+  if redis.call('ZADD', s.leases_key, 'NX', end_, holder) == 0 then return nil end
   s.held = s.held + 1
   keep_leases(s, now, end_ - now)
   s.earliest = min(s.earliest, end_)
@@ -84,7 +88,7 @@ local function lease(s, holder, now, end_, arrival)
 end
 
 local function renewed(s, terms, holder, now)
-  redis.call('ZADD', LEASES, now + terms.lease, holder)
+  redis.call('ZADD', s.leases_key, now + terms.lease, holder)
   keep_leases(s, now, terms.lease)
   s.earliest = min(s.earliest, now + terms.lease)
   return HOLDING, next_fence(s, now), 0
@@ -92,13 +96,13 @@ end
 
 -- Returns the waiter's number, or 0 where it has no place.
 local function forget(s, waiter)
-  if s.waiting == 0 or redis.call('ZREM', PRESENT, waiter) == 0 then return 0 end
+  if s.waiting == 0 or redis.call('ZREM', s.present_key, waiter) == 0 then return 0 end
   s.waiting = s.waiting - 1
-  local line, number = LISTENING, redis.call('ZSCORE', LISTENING, waiter)
+  local line, number = s.listening_key, redis.call('ZSCORE', s.listening_key, waiter)
   if number then
     s.listening = s.listening - 1
   else
-    line, number = AWAY, redis.call('ZSCORE', AWAY, waiter)
+    line, number = s.away_key, redis.call('ZSCORE', s.away_key, waiter)
   end
   redis.call('ZREM', line, waiter)
   return tonumber(number or 0)
@@ -107,13 +111,13 @@ end
 local function forget_away(s, number)
   if number == 0 or s.waiting == s.listening then return end
   local score = string.format('%.17g', number)
-  for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', AWAY, score, score)) do forget(s, waiter) end
+  for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', s.away_key, score, score)) do forget(s, waiter) end
 end
 
 local function drop_vanished(s, now)
   if now < s.fading then return end
-  for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', PRESENT, '-inf', now)) do forget(s, waiter) end
-  s.fading = earliest_of(PRESENT)
+  for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', s.present_key, '-inf', now)) do forget(s, waiter) end
+  s.fading = earliest_of(s.present_key)
 end
 
 local function guessed(s, now)
@@ -124,7 +128,7 @@ local function expected(s, now, number)
   local mean, ahead = s.mean ~= 0 and s.mean or guessed(s, now), 0
   if s.waiting > 0 then
     local below = '(' .. string.format('%.17g', number)
-    ahead = redis.call('ZCOUNT', LISTENING, '-inf', below) + redis.call('ZCOUNT', AWAY, '-inf', below)
+    ahead = redis.call('ZCOUNT', s.listening_key, '-inf', below) + redis.call('ZCOUNT', s.away_key, '-inf', below)
   end
   return min(ceil((ahead + 1) * mean / s.capacity), LONGEST_WAIT)
 end
@@ -138,13 +142,13 @@ end
 
 local function hand_over(s, terms, now)
   while s.listening > 0 and s.held < s.capacity do
-    local waiter, number = unpack(redis.call('ZPOPMIN', LISTENING))
+    local waiter, number = unpack(redis.call('ZPOPMIN', s.listening_key))
     if not waiter then
       s.listening = 0
       return
     end
-    local end_ = tonumber(redis.call('ZSCORE', PRESENT, waiter) or 0)
-    s.listening, s.waiting = s.listening - 1, s.waiting - redis.call('ZREM', PRESENT, waiter)
+    local end_ = tonumber(redis.call('ZSCORE', s.present_key, waiter) or 0)
+    s.listening, s.waiting = s.listening - 1, s.waiting - redis.call('ZREM', s.present_key, waiter)
     if end_ > now and tell(terms, waiter, max(s.fence + 1, floor(now))) then
       lease(s, waiter, now, end_, tonumber(number))
     end
@@ -155,9 +159,9 @@ local function tend(s, terms, now)
   if now < s.seen then set_back(s, s.seen - now) end
   s.seen = now
   if now >= s.earliest then
-    redis.call('ZREMRANGEBYSCORE', LEASES, '-inf', now)
-    s.held = redis.call('ZCARD', LEASES)
-    s.earliest = earliest_of(LEASES)
+    redis.call('ZREMRANGEBYSCORE', s.leases_key, '-inf', now)
+    s.held = redis.call('ZCARD', s.leases_key)
+    s.earliest = earliest_of(s.leases_key)
   end
   if s.listening > 0 then hand_over(s, terms, now) end
 end
@@ -175,15 +179,15 @@ local function stand(s, terms, now, asker, number, stay, slack)
   end
   drop_vanished(s, now)
   local wait = expected(s, now, number)
-  local line, span = LISTENING, terms.presence
+  local line, span = s.listening_key, terms.presence
   if stay == STAY_LISTENING then
     s.listening = s.listening + 1
   else
-    line, span = AWAY, wait + slack
+    line, span = s.away_key, wait + slack
     s.deferred = s.deferred + 1
   end
   redis.call('ZADD', line, number, asker)
-  redis.call('ZADD', PRESENT, now + span, asker)
+  redis.call('ZADD', s.present_key, now + span, asker)
   s.waiting = s.waiting + 1
   s.fading = min(s.fading, now + span)
   keep_waiters(s, now, span, line)
@@ -200,7 +204,7 @@ local function step_in(s, terms, now, asker, number, stay, slack)
     if fence then return HOLDING, fence, 0 end
     return renewed(s, terms, asker, now)
   end
-  if redis.call('ZSCORE', LEASES, asker) then return renewed(s, terms, asker, now) end
+  if redis.call('ZSCORE', s.leases_key, asker) then return renewed(s, terms, asker, now) end
   if stay == STAY_NO then return refused(s, now) end
   return stand(s, terms, now, asker, number, stay, slack)
 end
@@ -214,7 +218,7 @@ end
 local function leave(s, terms, now, asker, held)
   tend(s, terms, now)
   forget(s, asker)
-  if redis.call('ZREM', LEASES, asker) == 0 then return OUT, 0, 0 end
+  if redis.call('ZREM', s.leases_key, asker) == 0 then return OUT, 0, 0 end
   s.held = s.held - 1
   if held >= 0 then s.mean = s.mean ~= 0 and s.mean + (held - s.mean) * WEIGHT or held end
   tend(s, terms, now)
@@ -223,14 +227,14 @@ end
 
 local function give_up(s, terms, now, asker)
   tend(s, terms, now)
-  if redis.call('ZSCORE', LEASES, asker) then return renewed(s, terms, asker, now) end
+  if redis.call('ZSCORE', s.leases_key, asker) then return renewed(s, terms, asker, now) end
   forget(s, asker)
   return refused(s, now)
 end
 
 local function renew(s, terms, now, asker, number)
   tend(s, terms, now)
-  if redis.call('ZSCORE', LEASES, asker) then return renewed(s, terms, asker, now) end
+  if redis.call('ZSCORE', s.leases_key, asker) then return renewed(s, terms, asker, now) end
   if number > 0 then return step_in(s, terms, now, asker, number, STAY_LISTENING, 0) end
   return OUT, 0, 0
 end
