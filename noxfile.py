@@ -7,7 +7,7 @@ import nox
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["core", "packaging", "celery", "celery_oldest", "demo"]
+nox.options.sessions = ["core", "packaging", "celery", "celery_oldest", "together", "demo"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 TESTS, LINT, TYPES = (nox.project.dependency_groups(PROJECT, group) for group in ("tests", "lint", "types"))
@@ -41,6 +41,13 @@ def celery(session: nox.Session) -> None:
 def celery_oldest(session: nox.Session) -> None:
     """Real Celery workers, the oldest version that we claim."""
     run_tests(session, ["tests/celery"], "celery==5.3.6", "kombu==5.4.2", "redis==5.0.8")
+
+
+@nox.session(python="3.11")
+def together(session: nox.Session) -> None:
+    """A worker of each queue at one limiter; these versions share a redis-py."""
+    queues = ("celery[redis]==5.5.3", "kombu<5.6", "dramatiq[redis]==2.2.1", "arq==0.28.0", "redis==5.2.1")
+    run_tests(session, ["tests/together"], *queues)
 
 
 @nox.session(python="3.11")
