@@ -62,7 +62,7 @@ async def arq_job(ctx: dict[str, Any]) -> None:
 
 @rate_limited_worker()
 class WorkerSettings:
-    functions = [arq_job]
+    functions = (arq_job,)
     redis_settings = RedisSettings.from_dsn(URL)
     poll_delay = 0.05
     keep_result = 0
