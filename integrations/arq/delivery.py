@@ -11,11 +11,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from arq.worker import Retry
-
-from steindamm.answers import Answer
 from steindamm.background import in_background
 from steindamm.errors import MaxSleepExceededError
+from steindamm.integrations.arq.deferral import Deferral
 from steindamm.integrations.arq.entry import BROKER_ERRORS, Entry
 from steindamm.integrations.arq.room import waiting_room
 from steindamm.integrations.arq.terms import WORKER_TERMS
@@ -36,29 +34,9 @@ SHORTEST_WAIT = 0.001
 LONGEST_HOP = 86_400.0
 """Seconds; who must wait longer is put back more than once."""
 AGAIN = 1.0
-"""Seconds until the next try to put a job back where arq's Redis did not answer."""
+"""Seconds after which a job that could not be put back asks again."""
 RELEASE_PATIENCE = 1.0
 """Seconds that the end of a job waits for its slot to be given back; it is given back all the same."""
-
-
-class Deferral(Retry):
-    """Tells arq to put a job back into its queue. A worker that was told to retry nothing makes a failure of it.
-
-    Parameters:
-        wait: Seconds until the job's turn.
-        limiter: The limiter that it waits for.
-    """
-
-    def __init__(self, wait: float, limiter: str) -> None:
-        super().__init__(defer=wait)
-        self._wait = wait
-        self._limiter = limiter
-
-    def __repr__(self) -> str:
-        return (
-            f"limiter {self._limiter!r}: the job must wait {self._wait:.3f} s, and a worker with retry_jobs=False "
-            "can't put it back; fit the worker's settings with rate_limited_worker, then the job waits in the worker"
-        )
 
 
 class Delivery:
@@ -169,32 +147,37 @@ class Delivery:
             raise
 
     async def _defer(self, decision: Defer | Fail) -> Booking:
-        """Put the job back; one that can't be put back waits here, and comes again with its booking."""
+        """Put the job back; one that can't be put back waits here, and asks again with its booking."""
         if isinstance(decision, Fail):
             raise decision.error
-        has_turn = decision.answer is not None and decision.answer.ticket is None
-        wait = min(max(decision.wait - LEAD * has_turn, SHORTEST_WAIT), LONGEST_HOP)
-        name = self._claim.limiter.name if self._claim and decision.answer else decision.booking.limiter
         if not self._stays:
-            try:
-                self._stays = not await self._entry.put_back(wait, decision.booking)
-            except BROKER_ERRORS as error:
-                logger.warning("job %r is not put back yet: %s", self._entry.job_id, type(error).__name__)
-                wait = min(wait, AGAIN)
-            else:
-                if not self._stays:
-                    logger.info("job %r waits %.3f s for limiter %r", self._entry.job_id, wait, name)
-                    raise Deferral(wait, name)
-        if self._stays and wait > (left := self._time_left()):
-            await self._give_back(decision.answer)
-            raise MaxSleepExceededError(name, wait, left)
-        await asyncio.sleep(wait)
+            await self._go_back(decision)
+        await self._stay(decision)
         return decision.booking
 
-    async def _give_back(self, answer: Answer | None) -> None:
-        if answer is not None and self._claim is not None:
-            limiter: Any = self._claim.limiter
-            await limiter.give_back(answer)
+    async def _go_back(self, decision: Defer) -> None:
+        wait = min(max(decision.wait - lead(decision), SHORTEST_WAIT), LONGEST_HOP)
+        try:
+            self._stays = not await self._entry.put_back(wait, decision.booking)
+        except BROKER_ERRORS as error:
+            logger.warning("job %r is not put back yet: %s", self._entry.job_id, type(error).__name__)
+        else:
+            if not self._stays:
+                logger.info("job %r waits %.3f s for limiter %r", self._entry.job_id, wait, self._waits_for(decision))
+                raise Deferral(wait, self._waits_for(decision))
+
+    async def _stay(self, decision: Defer) -> None:
+        left = self._time_left()
+        if self._stays and decision.wait > left:
+            if self._claim is not None and decision.answer is not None:
+                limiter: Any = self._claim.limiter
+                await limiter.give_back(decision.answer)
+            raise MaxSleepExceededError(self._waits_for(decision), decision.wait, left)
+        await asyncio.sleep(min(decision.wait, AGAIN))
+
+    def _waits_for(self, decision: Defer) -> str:
+        """A limiter's name; that of the body's own one where that refused."""
+        return decision.booking.limiter or (self._claim.limiter.name if self._claim else "")
 
     async def _release(self, permit: SlotPermit | None) -> None:
         """What the body returned or raised comes first: neither a cancellation nor a silent server may take it."""
@@ -203,6 +186,11 @@ class Delivery:
         limiter: Any = self._claim.limiter
         with suppress(asyncio.CancelledError):
             await asyncio.wait({in_background(limiter.release(permit))}, timeout=RELEASE_PATIENCE)
+
+
+def lead(decision: Defer) -> float:
+    """Seconds by which it is worth coming early: before the turn of a bucket."""
+    return LEAD if decision.answer is not None and decision.answer.ticket is None else 0.0
 
 
 def waker(handed: asyncio.Event) -> Callable[[], None]:

@@ -86,7 +86,7 @@ class Entry:
             RedisError, OSError: arq's Redis did not answer.
         """
         keys = (self._job_key, self._retry_key, self._booking_key)
-        written = json.dumps({**booking.written(), "enqueued": self._enqueued})
+        written = json.dumps({**booking.written(), "enqueued": self._enqueued}, default=str)
         args = (self._tries_before, written, round(wait * 1000), SLACK, KEPT)
         script = put_back_script()
         try:

@@ -16,7 +16,7 @@ from arq.worker import Function, func
 
 from steindamm.background import ended_in_background
 from steindamm.integrations.arq.decorator import DEFAULT_MAX_SLEEP, is_limited, limited
-from steindamm.integrations.arq.delivery import Deferral
+from steindamm.integrations.arq.deferral import Deferral
 from steindamm.integrations.arq.entry import BROKER_ERRORS
 from steindamm.integrations.arq.terms import WORKER_TERMS, WorkerTerms
 from steindamm.integrations.job_limits import ASYNC, JobLimit
