@@ -51,6 +51,13 @@ class Broker:
             time.sleep(0.02)
         return found
 
+    def wait_for_jobs(self, what: str, count: int) -> None:
+        """Wait until so many jobs have made an entry, however often."""
+        end = time.monotonic() + PATIENCE
+        while len(jobs := {entry.job for entry in self.journal(what)}) < count:
+            assert time.monotonic() < end, f"only {len(jobs)} of {count} jobs have entered {what!r}"
+            time.sleep(0.02)
+
     def deliveries(self) -> dict[str, int]:
         """How often a worker took each job."""
         counts: dict[str, int] = {}
