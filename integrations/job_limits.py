@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
@@ -62,6 +63,9 @@ class JobLimit:
         object.__setattr__(self, "max_sleep", checked_seconds("max_sleep", self.max_sleep))
         if self.max_deferral is not None:
             object.__setattr__(self, "max_deferral", checked_seconds("max_deferral", self.max_deferral))
+        for setting, given in (("limiter", self.limiter), ("cost", self.cost)):
+            if inspect.iscoroutinefunction(given):
+                raise TypeError(f"{setting} must be a plain function: it is called, and not awaited")
         if is_function(self.limiter):
             if self.cost is not None and not is_function(self.cost):
                 checked_seconds("cost", self.cost)

@@ -76,6 +76,8 @@ class TestTheDecorator:
             ({"cost": 2}, TypeError, "cost needs a limiter"),
             ({"limiter": AsyncTokenBucket("x", capacity=2), "cost": 3}, ValueError, "cost must not exceed capacity"),
             ({"limiter": AsyncSemaphore("x"), "cost": 1}, TypeError, "cost must be left out for a semaphore"),
+            ({"limiter": work}, TypeError, "limiter must be a plain function"),
+            ({"limiter": AsyncTokenBucket("x"), "cost": work}, TypeError, "cost must be a plain function"),
             ({"max_sleep": -1}, ValueError, "max_sleep"),
             ({"max_sleep": math.nan}, ValueError, "max_sleep"),
             ({"max_deferral": "an hour"}, TypeError, "max_deferral"),
