@@ -63,9 +63,8 @@ class JobLimit:
         object.__setattr__(self, "max_sleep", checked_seconds("max_sleep", self.max_sleep))
         if self.max_deferral is not None:
             object.__setattr__(self, "max_deferral", checked_seconds("max_deferral", self.max_deferral))
-        for setting, given in (("limiter", self.limiter), ("cost", self.cost)):
-            if inspect.iscoroutinefunction(given):
-                raise TypeError(f"{setting} must be a plain function: it is called, and not awaited")
+        _check_plain("limiter", self.limiter)
+        _check_plain("cost", self.cost)
         if is_function(self.limiter):
             if self.cost is not None and not is_function(self.cost):
                 checked_seconds("cost", self.cost)
@@ -110,6 +109,11 @@ class JobLimit:
 def is_function(value: Any) -> bool:
     """Whether a value is a function of the job's arguments; limiters can be called, too, but are none."""
     return callable(value) and not isinstance(value, (*SYNC, *ASYNC, type))
+
+
+def _check_plain(setting: str, given: Any) -> None:
+    if inspect.iscoroutinefunction(given):
+        raise TypeError(f"{setting} must be a plain function: it is called, and not awaited")
 
 
 def _checked_cost(limiter: Limiter, cost: Any) -> float:
