@@ -174,7 +174,7 @@ def _decided(job: JobLimit, claim: Claim, booking: Booking, now: float, answer: 
         return Defer(wait, booking.deferred(name, answer.turn, now), answer)
     if answer.wait == math.inf:
         return Fail(NoTokensAvailableError(name))
-    if answer.wait > patience:
+    if answer.wait > patience or answer.ticket is not None:
         return Fail(MaxSleepExceededError(name, answer.wait, job.max_deferral))
     return Defer(_later(answer.wait), booking.deferred(name, None, now))
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
+from steindamm.integrations.celery.asking import Asker, Direct
 from steindamm.integrations.celery.line import Line
 from steindamm.integrations.decisions import Decision, Defer, Start, decide
 from steindamm.integrations.job_limits import Claim
@@ -15,8 +18,6 @@ from steindamm.semaphore import Semaphore
 if TYPE_CHECKING:
     from steindamm.integrations.celery.request import GatedRequest
     from steindamm.integrations.celery.waiting_room import WaitingRoom
-
-logger = logging.getLogger("steindamm.celery")
 
 AT_ONCE = 0.001
 """Seconds; a shorter wait is none to a timer."""
@@ -31,61 +32,103 @@ class Gate:
 
     def __init__(self, room: WaitingRoom) -> None:
         self._room = room
-        self._lines: dict[Any, Line] = {}
+        self._lines: WeakValueDictionary[Any, Line] = WeakValueDictionary()
 
-    def admits(self, request: GatedRequest, start: Callable[[], Any]) -> bool:
+    def admits(self, job: GatedRequest, start: Callable[[], Any]) -> bool:
         """Whether a job may start now (or fail); else its pool slot is free again, and the job is held.
 
         Parameters:
-            request: The job.
+            job: The job.
             start: Gives it to the pool.
         """
         try:
-            return self._admits(request, start)
+            return self._admits(job, start)
         except Exception as error:  # noqa: BLE001
-            request.refuse(error)
+            self._room.let_go(job)
+            job.refuse(error)
             return True
+
+    def hear(self, job: GatedRequest, claim: Claim, decision: Decision) -> None:
+        """Act on what was decided about a job, if it took long: the job has been held meanwhile, or has gone."""
+        if not self._room.let_go(job):
+            self._give_back(claim, decision)
+        elif isinstance(decision, Defer):
+            job.defer(claim, decision.booking, decision.wait)
+            self._room.hold(job, decision.wait)
+        else:
+            job.settle(claim, decision)
+            if isinstance(decision, Start) and decision.wait > AT_ONCE:
+                self._room.hold(job, decision.wait)
+            else:
+                self._room.send_on(job)
 
     def close(self) -> None:
         """Stop waiting for slots."""
-        for line in self._lines.values():
+        for line in tuple(self._lines.values()):
             line.close()
-        self._lines.clear()
 
-    def _admits(self, request: GatedRequest, start: Callable[[], Any]) -> bool:
-        left = request.booking.left(time.time())
+    def _admits(self, job: GatedRequest, start: Callable[[], Any]) -> bool:
+        self._room.recall(job)
+        left = job.booking.left(time.time())
         if left > 0:
-            self._room.hold(request, left)
+            self._room.hold(job, left)
             self._room.free_pool_slot()
             return False
-        claim = request.claim()
+        claim = job.claim
         if claim is None:
-            request.admit()
+            job.admit()
             return True
+        asker = self._room.askers.of(claim.limiter)
         if isinstance(claim.limiter, Semaphore):
-            return self._line_at(claim.limiter).admits(request, claim)
-        job = request.job_limit
-        return self._act(request, claim, decide(job, claim, request.booking, accept=job.max_sleep), start)
+            return self._line_at(claim.limiter, asker).admits(job, claim)
+        return self._act(job, claim, asker.ask(StartQuestion(self._room, job, claim)), start)
 
-    def _act(self, request: GatedRequest, claim: Claim, decision: Decision, start: Callable[[], Any]) -> bool:
-        if isinstance(decision, Defer):
-            request.defer(claim, decision)
-            self._room.hold(request, decision.wait)
-            self._room.free_pool_slot()
-            return False
-        if isinstance(decision, Start):
-            request.admit(claim, decision)
-            if decision.wait > AT_ONCE:
-                self._room.launch_after(decision.wait, request, start)
-                return False
+    def _act(self, job: GatedRequest, claim: Claim, decision: Decision | None, start: Callable[[], Any]) -> bool:
+        if decision is None:
+            booking = job.booking
+            job.defer(claim, booking.deferred(booking.limiter, booking.turn, time.time()), None)
+            self._room.hold_open(job)
+        elif isinstance(decision, Defer):
+            job.defer(claim, decision.booking, decision.wait)
+            self._room.hold(job, decision.wait)
         else:
-            request.refuse(decision.error)
-        return True
+            job.settle(claim, decision)
+            if isinstance(decision, Start) and decision.wait > AT_ONCE:
+                self._room.launch_after(decision.wait, job, start)
+                return False
+            return True
+        self._room.free_pool_slot()
+        return False
 
-    def _line_at(self, limiter: Semaphore) -> Line:
-        for key in [key for key, line in self._lines.items() if line.is_idle]:
-            del self._lines[key]
+    def _line_at(self, limiter: Semaphore, asker: Asker | Direct) -> Line:
         line = self._lines.get(limiter.backend)
-        if line is None:
-            line = self._lines[limiter.backend] = Line(self._room, limiter)
-        return line
+        return line or self._lines.setdefault(limiter.backend, Line(self._room, limiter, asker))
+
+    def _give_back(self, claim: Claim, decision: Decision) -> None:
+        answer = decision.answer if isinstance(decision, (Start, Defer)) else None
+        if answer is not None:
+            limiter: Any = claim.limiter
+            self._room.askers.of(limiter).tell(partial(limiter.give_back, answer))
+
+
+@dataclass(frozen=True)
+class StartQuestion:
+    """Whether a job may start."""
+
+    room: WaitingRoom
+    job: Any
+    claim: Claim
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the job still waits for the answer."""
+        return self.room.holds(self.job)
+
+    def ask(self) -> Decision:
+        """Ask."""
+        limit = self.job.job_limit
+        return decide(limit, self.claim, self.job.booking, accept=limit.max_sleep)
+
+    def answered(self, decision: Decision) -> None:
+        """Tell the gate."""
+        self.room.gate.hear(self.job, self.claim, decision)

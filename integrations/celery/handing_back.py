@@ -46,5 +46,8 @@ def hand_back(
     options: dict[str, Any] = {"headers": {**(context.headers or {}), HEADER: booking.written()}}
     if content_type in registry.type_to_name:
         options["serializer"] = registry.type_to_name[content_type]
+    for shown in ("argsrepr", "kwargsrepr"):  # what the sender lets others see of the arguments
+        if context.get(shown):
+            options[shown] = context.get(shown)
     signature = task.signature_from_request(context, args, kwargs, countdown=countdown, **options)
     signature.apply_async(add_to_parent=False)

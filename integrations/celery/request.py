@@ -5,28 +5,34 @@ from __future__ import annotations
 import functools
 import logging
 import math
+import os
 import time
 from collections.abc import Callable
+from functools import cached_property, partial
+from threading import Thread
 from typing import Any
 
 from billiard.exceptions import TimeLimitExceeded
-from celery.exceptions import TaskRevokedError
 from celery.utils.serialization import get_pickleable_exception
 from celery.worker import state
 from celery.worker.request import Request
 
+from steindamm.errors import MaxSleepExceededError
 from steindamm.integrations.bookings import HEADER, Booking
 from steindamm.integrations.celery.handing_back import hand_back
-from steindamm.integrations.celery.passing import FAILURE, PASSED
+from steindamm.integrations.celery.line import Line
+from steindamm.integrations.celery.passing import Passing
 from steindamm.integrations.celery.waiting_room import WaitingRoom
-from steindamm.integrations.decisions import Defer, Start, release
+from steindamm.integrations.decisions import Fail, Start, release
 from steindamm.integrations.job_limits import Claim, JobLimit
-from steindamm.sync_token_bucket import SyncTokenBucket
+from steindamm.permits import SlotPermit
 
 logger = logging.getLogger("steindamm.celery")
 
-DEATH_SECONDS = 1.0
-"""A pool process that is told to end is killed a tenth of a second later; its job runs until then."""
+DEATH = 30.0
+"""Seconds that the end of a pool process that was killed is waited for."""
+LOOK = 0.02
+"""Seconds between two looks."""
 
 
 class GatedRequest(Request):
@@ -34,11 +40,16 @@ class GatedRequest(Request):
 
     Celery makes a subclass of it for each task and overrides two methods there without calling these:
     they are wrapped as that class is made.
+
+    Attributes:
+        booking: What it carries while it waits.
+        line: The semaphore's line that it stands in.
+        is_settled: Whether it is decided that it may start, or is to fail.
     """
 
-    admitted = False
-    _held: tuple[Claim, Start] | None = None
-    _deferral: tuple[Claim, Defer] | None = None
+    line: Line | None = None
+    is_settled = False
+    _give_back: Callable[[], None] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -53,41 +64,71 @@ class GatedRequest(Request):
             cls.on_success = _releasing(own["on_success"])
 
     @property
+    def delivery(self) -> tuple[str, int]:
+        """What tells this attempt to run it from others."""
+        return self.id, self._request_dict.get("retries") or 0
+
+    @property
     def job_limit(self) -> JobLimit:
         """What limits the jobs of its task."""
         return self._task.job_limit  # type: ignore[no-any-return]
 
+    @cached_property
     def claim(self) -> Claim | None:
         """What it asks for; None where it is not limited."""
         return self.job_limit.claim(self.args, self.kwargs)
-
-    def admit(self, claim: Claim | None = None, start: Start | None = None) -> None:
-        """Let it run; it holds what it was given until it has ended."""
-        self._tell({PASSED: self.booking.written()})
-        if claim is not None and start is not None:
-            self._held = (claim, start)
-
-    def refuse(self, error: Exception) -> None:
-        """Let it fail: the pool process raises the error, so that all of Celery's failure path is taken."""
-        self._tell({FAILURE: get_pickleable_exception(error)})
-
-    def _tell(self, passing: dict[str, Any]) -> None:
-        self._request_dict[HEADER] = passing
-        self.admitted = True
-
-    def defer(self, claim: Claim, deferral: Defer) -> None:
-        """Take note that it waits, and say so."""
-        self.booking = deferral.booking
-        self._deferral = (claim, deferral)
-        wait, limiter = deferral.wait, claim.limiter.name
-        logger.info("Task %s[%s] waits for its turn at limiter %r, in %.3fs", self.name, self.id, limiter, wait)
-        self.send_event("task-throttled", limiter=limiter, turn=time.time() + wait)
 
     @property
     def patience(self) -> float:
         """Seconds that it may still wait."""
         longest = self.job_limit.max_deferral
         return math.inf if longest is None else longest - self.booking.waited(time.time())
+
+    @property
+    def is_void(self) -> bool:
+        """Whether it was revoked, or has expired."""
+        return self.id in state.revoked or bool(self.maybe_expire())
+
+    def settle(self, claim: Claim, decision: Start | Fail) -> None:
+        """Let it run, or let it fail."""
+        if isinstance(decision, Fail):
+            self.refuse(decision.error)
+            return
+        self.admit()
+        room = WaitingRoom.of(self._app)
+        if room is not None and isinstance(decision.answer.permit, SlotPermit):
+            self._give_back = partial(room.askers.of(claim.limiter).tell, partial(release, claim, decision))
+
+    def admit(self) -> None:
+        """Let it run."""
+        self._pass(None)
+
+    def refuse(self, error: Exception) -> None:
+        """Let it fail: the pool process raises the error, so that all of Celery's failure path is taken."""
+        self._pass(get_pickleable_exception(error))
+
+    def give_up(self) -> None:
+        """Let it fail because it has waited for too long."""
+        name = self.claim.limiter.name if self.claim else self.booking.limiter
+        self.refuse(MaxSleepExceededError(name, None, self.job_limit.max_deferral))
+
+    def _pass(self, error: Exception | None) -> None:
+        self._request_dict[HEADER] = Passing(self.booking, self.content_type, error)
+        self.is_settled = True
+
+    def defer(self, claim: Claim, booking: Booking, wait: float | None) -> None:
+        """Take note that it waits, and say so.
+
+        Parameters:
+            claim: What it waits for.
+            booking: What it carries from now on.
+            wait: Seconds until its turn; None where nobody can tell.
+        """
+        self.booking = booking
+        name, turn = claim.limiter.name, None if wait is None else time.time() + wait
+        until = "" if wait is None else f", in {wait:.3f}s"
+        logger.info("Task %s[%s] waits for its turn at limiter %r%s", self.name, self.id, name, until)
+        self.send_event("task-throttled", limiter=name, turn=turn)
 
     def hand_back(self, countdown: float | None = None) -> None:
         """Go back to the queue with its booking; raises what the broker's client raises, and then it has not."""
@@ -100,33 +141,28 @@ class GatedRequest(Request):
             countdown=countdown,
             content_type=self.content_type,
         )
-        self.acknowledge()
+        self._message.ack_log_error(logger, self._connection_errors)
+        self.acknowledged = True
         state.task_ready(self)
 
-    def give_turn_back(self) -> None:
-        """Return a booked turn that it will not come back for; a place in a semaphore's line is the line's."""
-        deferral, self._deferral = self._deferral, None
-        if deferral is not None and isinstance(deferral[0].limiter, SyncTokenBucket) and deferral[1].answer:
-            deferral[0].limiter.give_back(deferral[1].answer)
+    def launch(self, start: Callable[[], Any]) -> Any:
+        """Give it to the pool."""
+        try:
+            return start()
+        except BaseException:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Give back what it holds; a second call does nothing."""
-        held, self._held = self._held, None
-        if held is not None:
-            release(*held)
-
-    def release_when_killed(self) -> None:
-        """Give back what it holds once the pool process that was told to end has ended."""
-        room = WaitingRoom.of(self._app)
-        if room is None:
-            self.release()
-        elif self._held is not None:
-            room.call_after(DEATH_SECONDS, self.release)
+        give_back, self._give_back = self._give_back, None
+        if give_back is not None:
+            give_back()
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
         """Release first, whatever Celery then does about the failure, retry or rejection."""
         if isinstance(exc_info.exception, TimeLimitExceeded):
-            self.release_when_killed()
+            self._release_after_death()
         else:
             self.release()
         return super().on_failure(exc_info, *args, **kwargs)
@@ -134,34 +170,54 @@ class GatedRequest(Request):
     def on_timeout(self, soft: bool, timeout: float) -> Any:  # noqa: FBT001
         """A hard time limit ends the pool process; a soft one leaves the job running."""
         if not soft:
-            self.release_when_killed()
+            self._release_after_death()
         return super().on_timeout(soft, timeout)
 
-    def _announce_revoked(self, reason: str, terminated: bool, *args: Any) -> Any:  # noqa: FBT001
-        if terminated:
-            self.release_when_killed()
-        else:
-            self.release()
-        return super()._announce_revoked(reason, terminated, *args)
+    def _release_after_death(self) -> None:
+        """A pool process is killed only after Celery has said so; its job runs until then."""
+        if self._give_back is not None:
+            Thread(target=self._wait_for_death, name="steindamm-release").start()
 
-    def _announce_cancelled(self, *args: Any, **kwargs: Any) -> Any:
-        self.release_when_killed()
-        return super()._announce_cancelled(*args, **kwargs)
+    def _wait_for_death(self) -> None:
+        give_up = time.monotonic() + DEATH
+        while is_alive(self.worker_pid) and time.monotonic() < give_up:
+            time.sleep(LOOK)
+        self.release()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is a process of this id; what runs a job may also be a green thread, which has none."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+def gated(request_class: type[Request]) -> type[Request]:
+    """A request class with the gate in front of it; one of another kind stays as it is."""
+    if issubclass(request_class, GatedRequest) or not issubclass(request_class, Request):
+        return request_class
+    return type(request_class.__name__, (GatedRequest, request_class), {})
 
 
 def _gated(execute: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(execute)
     def execute_using_pool(self: GatedRequest, pool: Any, **kwargs: Any) -> Any:
-        start = functools.partial(execute, self, pool, **kwargs)
+        start = partial(execute, self, pool, **kwargs)
         room = WaitingRoom.of(self._app)
         if room is None:
             return start()
-        if not self.admitted:
-            if self.revoked():
-                raise TaskRevokedError(self.id)
-            if not room.gate.admits(self, start):
-                return None
-        return room.launch(self, start)
+        room.leaves(self)
+        if self.revoked():
+            self.release()
+            room.free_pool_slot()
+            return None
+        if self.is_settled or room.gate.admits(self, start):
+            return self.launch(start)
+        return None
 
     return execute_using_pool
 

@@ -7,20 +7,24 @@ import inspect
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from celery import Celery, Task
 from celery.exceptions import Ignore
+from kombu.utils.imports import symbol_by_name
 
 from steindamm.errors import MaxSleepExceededError
 from steindamm.integrations.bookings import HEADER, Booking
 from steindamm.integrations.celery.handing_back import hand_back, longest_hop
-from steindamm.integrations.celery.passing import FAILURE, PASSED
-from steindamm.integrations.celery.waiting_room import WaitingRoom
-from steindamm.integrations.decisions import Defer, Fail, Start, decide, defer_refused_body, release
+from steindamm.integrations.celery.passing import Passing
+from steindamm.integrations.decisions import Defer, Fail, decide, defer_refused_body, release
 from steindamm.integrations.job_limits import JobLimit
 
 logger = logging.getLogger("steindamm.celery")
+
+WAITING_ROOM = "steindamm.integrations.celery.waiting_room:WaitingRoom"
+CELERYS_OWN = "celery."
+"""How the names of Celery's own tasks begin, which are never limited."""
 
 
 class RateLimitedTask(Task):
@@ -54,7 +58,7 @@ class RateLimitedTask(Task):
     """
 
     abstract = True
-    Request = "steindamm.integrations.celery.request:GatedRequest"
+    Request: Any = "steindamm.integrations.celery.request:GatedRequest"
 
     limiter: Any = None
     cost: Any = None
@@ -64,63 +68,81 @@ class RateLimitedTask(Task):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        limiter, cost = (_function_or_value(cls, setting) for setting in ("limiter", "cost"))
-        cls.job_limit = JobLimit(limiter, cost, cls.max_sleep, cls.max_deferral)
+        cls._set_job_limit()
         if "run" in vars(cls):
             cls.run = _limited(vars(cls)["run"])
 
     @classmethod
     def bind(cls, app: Celery) -> Any:
-        """Tell the app's workers to hold jobs that wait."""
-        app.steps["consumer"].add(WaitingRoom)
-        return super().bind(app)
+        """Tell the app's workers to hold jobs that wait; what the app's annotations say about the limit counts."""
+        app.steps["consumer"].add(WAITING_ROOM)
+        bound = super().bind(app)
+        cls._set_job_limit()
+        return bound
+
+    @classmethod
+    def _set_job_limit(cls) -> None:
+        if (cls.name or "").startswith(CELERYS_OWN):
+            return
+        limiter, cost = (_function_or_value(cls, setting) for setting in ("limiter", "cost"))
+        cls.job_limit = JobLimit(limiter, cost, cls.max_sleep, cls.max_deferral)
+
+    def start_strategy(self, app: Celery, consumer: Any, **options: Any) -> Any:
+        """Let the jobs pass the gate, also where another base of the task brings a request class of its own."""
+        from steindamm.integrations.celery.request import gated  # noqa: PLC0415
+
+        self.Request = gated(symbol_by_name(self.Request))  # type: ignore[no-untyped-call]
+        return super().start_strategy(app, consumer, **options)
 
     def run_limited(self, body: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one job in a pool process; one whose body meets a limiter that refuses goes back to the queue."""
-        header = self.request.get(HEADER)
-        header = header if isinstance(header, dict) else {}
-        if FAILURE in header:
-            raise header[FAILURE]
-        if PASSED not in header:
+        passing = self.request.get(HEADER)
+        if not isinstance(passing, Passing):
             return self._run_ungated(body, args, kwargs)
-        return self._run_deferrable(body, args, kwargs, Booking.read(header[PASSED]))
-
-    def _run_deferrable(
-        self, body: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], booking: Booking
-    ) -> Any:
+        if passing.error is not None:
+            raise passing.error
         try:
             return body(*args, **kwargs)
         except MaxSleepExceededError as error:
-            outcome = defer_refused_body(self.job_limit, booking, error)
+            outcome = defer_refused_body(self.job_limit, passing.booking, error)
             if isinstance(outcome, Fail):
                 raise
-            self._defer(outcome)
+            self._defer(outcome, passing.content_type)
 
     def _run_ungated(self, body: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run a job that has passed no gate: its task has a request class of its own."""
+        """Run a job that has met no gate: its task has a strategy of its own, or came after the worker's start."""
         booking = Booking.read(self.request.get(HEADER))
         claim = self.job_limit.claim(args, kwargs)
-        if claim is None:
-            return self._run_deferrable(body, args, kwargs, booking)
-        decision = decide(self.job_limit, claim, booking, accept=self.max_sleep)
+        decision = None if claim is None else decide(self.job_limit, claim, booking, accept=self.max_sleep)
         if isinstance(decision, Fail):
             raise decision.error
         if isinstance(decision, Defer):
             self._defer(decision)
-        assert isinstance(decision, Start)  # noqa: S101
+        passing = {HEADER: Passing(booking)}
+        self.request.update(passing, headers={**(self.request.headers or {}), **passing})
+        if claim is None or decision is None:
+            return self.run_limited(body, args, kwargs)
         time.sleep(decision.wait)
         try:
-            return self._run_deferrable(body, args, kwargs, booking)
+            return self.run_limited(body, args, kwargs)
         finally:
             release(claim, decision)
 
-    def _defer(self, defer: Defer) -> None:
-        wait = min(defer.wait, longest_hop(self.app))
+    def _defer(self, defer: Defer, content_type: str | None = None) -> NoReturn:
         request = self.request
-        hand_back(self, request, defer.booking, args=request.args, kwargs=request.kwargs, countdown=wait)
+        wait = min(defer.wait, longest_hop(self.app))
+        hand_back(
+            self,
+            request,
+            defer.booking,
+            args=request.args,
+            kwargs=request.kwargs,
+            countdown=wait,
+            content_type=content_type,
+        )
         logger.info(
             "Task %s[%s] is back in its queue for %.3fs: limiter %r refused",
-            self.name, request.id, defer.wait, defer.booking.limiter,
+            self.name, request.id, wait, defer.booking.limiter,
         )  # fmt: skip
         raise Ignore
 
@@ -142,4 +164,5 @@ def _limited(run: Any) -> Callable[..., Any]:
             return body(*args, **kwargs)
         return self.run_limited(body, args, kwargs)
 
+    del limited.__wrapped__  # what Celery finds there, an annotation puts in the place of all this
     return limited

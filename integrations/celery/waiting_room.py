@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from weakref import WeakKeyDictionary
 
-from celery import Celery, bootsteps
+from celery import Celery, bootsteps, signals
 from celery.exceptions import TaskRevokedError
 from celery.worker import state
+from kombu.exceptions import OperationalError
 
-from steindamm.errors import LimiterUnavailableError
+from steindamm.integrations.bookings import Booking
+from steindamm.integrations.celery.asking import Askers
 from steindamm.integrations.celery.gate import Gate
 from steindamm.integrations.celery.handing_back import longest_hop
+from steindamm.integrations.celery.thread_slots import give_slots_to_threads
 from steindamm.integrations.celery.waker import Waker
 from steindamm.integrations.decisions import UNAVAILABLE_WAIT
 
@@ -28,7 +32,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("steindamm.celery")
 
 MOST_HELD = 10_000
-"""Jobs for which a worker fetches others; those that wait beyond them keep it from fetching more."""
+"""Jobs for which a worker fetches others, unless `worker_eta_task_limit` says less; those that wait beyond them
+keep it from fetching more."""
+LAST_CALLS = 2.0
+"""Seconds that a worker which ends waits for its last calls to limiters."""
 
 
 class Held(NamedTuple):
@@ -52,81 +59,98 @@ class WaitingRoom(bootsteps.StartStopStep):
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
         self._consumer = consumer
+        self._most_held = consumer.app.conf.get("worker_eta_task_limit") or MOST_HELD
+        self._changing = Lock()
         self._held: dict[GatedRequest, Held] = {}
         self._due: set[GatedRequest] = set()
+        self._remembered: dict[tuple[str, int], Booking] = {}
         self._slots_owed = 0
+        self._frees_slots = False
         self.longest_hop = longest_hop(consumer.app)
         self.waker = Waker()
+        self.askers = Askers(self.waker)
         self.gate = Gate(self)
+        give_slots_to_threads(consumer, self.waker)
+        signals.worker_shutdown.connect(self._make_last_calls)
         self._rooms[consumer.app] = self
 
     @classmethod
     def of(cls, app: Celery) -> WaitingRoom | None:
-        """The room of the worker that this process runs; None in any other process."""
+        """The room of the worker that runs in this process; None where none does."""
         return cls._rooms.get(app)
 
     def register_with_event_loop(self, _: Any, hub: Any) -> None:
         """Let other threads call into the worker's loop."""
         self.waker.watch(hub)
 
-    def call_after(self, seconds: float, call: Callable[..., Any], *args: Any) -> Any:
-        """Make a call from the worker's timer."""
-        return self._consumer.timer.call_after(seconds, call, args)
+    def holds(self, job: GatedRequest) -> bool:
+        """Whether a job is here."""
+        return job in self._held
 
-    def cancel(self, timer: Any) -> None:
-        """Do not make that call."""
-        self._consumer.timer.cancel(timer)
+    def hold(self, job: GatedRequest, wait: float) -> None:
+        """Hold a job for so many seconds; then it asks for a pool slot again."""
+        if wait > self.longest_hop:
+            self.hand_back(job, self.longest_hop)
+        else:
+            self._keep(job, wait, self.resume)
 
-    def hold(self, request: GatedRequest, wait: float, then: Callable[[GatedRequest], None] | None = None) -> None:
-        """Hold a job for so many seconds; then it asks for a pool slot again, unless something else is to be done."""
-        if wait > self.longest_hop and then is None:
-            self.hand_back(request, self.longest_hop)
-            return
-        fetches = len(self._held) < MOST_HELD
-        if fetches:
-            self._consumer.qos.increment_eventually()
-        state.reserved_requests.discard(request)
-        self._held[request] = Held(self.call_after(wait, then or self.resume, request), fetches)
+    def hold_open(self, job: GatedRequest) -> None:
+        """Hold a job until somebody resumes it; if nobody does it fails, or goes back to the queue, in time."""
+        self._keep(job, min(job.patience, self.longest_hop), self._end_long_stay)
 
-    def resume(self, request: GatedRequest) -> None:
-        """Let a held job ask for a pool slot."""
-        if self._let_go(request):
-            state.task_reserved(request)
-            self._due.add(request)
-            self._consumer.on_task_request(request)
+    def resume(self, job: GatedRequest) -> None:
+        """Let a held job ask for a pool slot, if it is still here."""
+        if self.let_go(job):
+            self.send_on(job)
 
-    def hand_back(self, request: GatedRequest, countdown: float | None = None) -> None:
+    def send_on(self, job: GatedRequest) -> None:
+        """Let a job that was let go ask for a pool slot."""
+        state.task_reserved(job)
+        self._due.add(job)
+        try:
+            self._consumer.on_task_request(job)
+        except Exception:
+            logger.exception("Task %s[%s] could not be started", job.name, job.id)
+
+    def let_go(self, job: GatedRequest) -> bool:
+        """Hold a job no longer; False if it was not here."""
+        with self._changing:
+            held = self._held.pop(job, None)
+        if held is None:
+            return False
+        self._consumer.timer.cancel(held.timer)
+        if held.fetches:
+            self._consumer.qos.decrement_eventually()
+        return True
+
+    def hand_back(self, job: GatedRequest, countdown: float | None = None) -> None:
         """Send a job back to the queue; if that fails, hold it and try again."""
-        self._let_go(request)
+        self.let_go(job)
         try:
-            request.hand_back(countdown)
+            job.hand_back(countdown)
         except Exception as error:  # noqa: BLE001
-            logger.warning("Task %s[%s] can't go back to its queue now: %r", request.name, request.id, error)
-            self.hold(request, UNAVAILABLE_WAIT, self.hand_back)
+            logger.warning("Task %s[%s] can't go back to its queue now: %r", job.name, job.id, error)
+            self._keep(job, UNAVAILABLE_WAIT, self.hand_back)
 
-    def launch(self, request: GatedRequest, start: Callable[[], Any]) -> Any:
-        """Give a job that was admitted to the pool."""
-        self._due.discard(request)
-        try:
-            return start()
-        except BaseException:
-            request.release()
-            raise
+    def leaves(self, job: GatedRequest) -> None:
+        """A job that was due has got its pool slot."""
+        self._due.discard(job)
 
-    def launch_after(self, wait: float, request: GatedRequest, start: Callable[[], Any]) -> None:
+    def launch_after(self, wait: float, job: GatedRequest, start: Callable[[], Any]) -> None:
         """Give a job to the pool a little later; it keeps its pool slot."""
 
-        def launch_now() -> None:
-            del self._held[request]
+        def launch(_: GatedRequest) -> None:
+            self.let_go(job)
+            state.task_reserved(job)
             try:
-                self.launch(request, start)
+                job.launch(start)
             except TaskRevokedError:
                 self.free_pool_slot()
             except Exception:
-                logger.exception("Task %s[%s] could not be started", request.name, request.id)
+                logger.exception("Task %s[%s] could not be started", job.name, job.id)
                 self.free_pool_slot()
 
-        self._held[request] = Held(self.call_after(wait, launch_now), fetches=False)
+        self._keep(job, wait, launch, fetches=False)
 
     def free_pool_slot(self) -> None:
         """Give the pool slot of a job that was held to the next one.
@@ -138,53 +162,75 @@ class WaitingRoom(bootsteps.StartStopStep):
         if release is None:
             return
         self._slots_owed += 1
-        if self._slots_owed > 1:
+        if self._frees_slots:
             return
-        while self._slots_owed:
-            release()
-            self._slots_owed -= 1
+        self._frees_slots = True
+        try:
+            while self._slots_owed:
+                self._slots_owed -= 1
+                release()
+        finally:
+            self._frees_slots = False
+
+    def recall(self, job: GatedRequest) -> None:
+        """Give a job that was held here when the connection was lost the booking that it had."""
+        booking = self._remembered.pop(job.delivery, None)
+        if booking is not None and not job.booking.deferrals:
+            job.booking = booking
 
     def stop(self, consumer: Any) -> None:
         """Let all go: when the worker ends back to the queue, from where another takes them at their turn.
 
-        Where the connection is lost, the broker delivers them again, without their booking: the turns go back.
+        Where the connection is lost, the broker delivers them again, without their bookings: these are remembered.
         """
-        waiting = sorted((*self._held, *self._due), key=lambda request: request.booking.turn or 0.0)
+        waiting = sorted((*self._held, *self._due), key=lambda job: job.booking.turn or 0.0)
         for held in self._held.values():
-            self.cancel(held.timer)
+            consumer.timer.cancel(held.timer)
         self._held.clear()
         self._due.clear()
         self.gate.close()
-        for request in waiting:
-            request.release()
+        for job in waiting:
+            job.release()
         if consumer.blueprint.state == bootsteps.CLOSE:
             _leave(waiting)
-        else:
-            _give_turns_back(waiting)
+            return
+        self._remembered = {job.delivery: job.booking for job in waiting}
+        for job in waiting:
+            state.task_ready(job)
 
-    def _let_go(self, request: GatedRequest) -> bool:
-        held = self._held.pop(request, None)
-        if held is None:
-            return False
-        self.cancel(held.timer)
-        if held.fetches:
-            self._consumer.qos.decrement_eventually()
-        return True
+    terminate = stop
+
+    def _keep(
+        self, job: GatedRequest, wait: float, then: Callable[[GatedRequest], None], *, fetches: bool = True
+    ) -> None:
+        state.reserved_requests.discard(job)
+        fetches = fetches and len(self._held) < self._most_held and self._fetches_more()
+        with self._changing:
+            self._held[job] = Held(self._consumer.timer.call_after(max(0.0, wait), then, (job,)), fetches)
+
+    def _fetches_more(self) -> bool:
+        """Let the worker fetch one message more, unless it is set to fetch no more, or any number."""
+        qos = self._consumer.qos
+        before = qos.value
+        return qos.increment_eventually() > before  # type: ignore[no-any-return]
+
+    def _end_long_stay(self, job: GatedRequest) -> None:
+        if job.patience > 0:
+            self.hand_back(job)
+        elif self.let_go(job):
+            job.give_up()
+            self.send_on(job)
+
+    def _make_last_calls(self, **_: Any) -> None:
+        self.askers.finish(LAST_CALLS)
 
 
 def _leave(waiting: list[GatedRequest]) -> None:
-    for request in waiting:
+    for job in waiting:
         try:
-            request.hand_back()
-        except Exception as error:  # noqa: BLE001
+            job.hand_back()
+        except OperationalError as error:
             logger.warning("Waiting tasks are left to the broker, which delivers them again: %r", error)
             return
-
-
-def _give_turns_back(waiting: list[GatedRequest]) -> None:
-    for request in reversed(waiting):
-        try:
-            request.give_turn_back()
-        except LimiterUnavailableError as error:
-            logger.warning("The turns of waiting tasks are lost: %s", error)
-            return
+        except Exception as error:  # noqa: BLE001
+            logger.warning("Task %s[%s] is left to the broker: %r", job.name, job.id, error)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-Call = Callable[[], None]
+logger = logging.getLogger("steindamm.celery")
+
+Call = Callable[[], object]
 CHUNK = 4_096
 
 
@@ -30,7 +33,7 @@ class Waker:
     def call(self, call: Call) -> None:
         """Make a call in the loop's thread, soon."""
         if self._ends is None:
-            call()
+            _run(call)
             return
         self._calls.append(call)
         with suppress(OSError):  # it is full: the loop has been woken before, and not looked yet
@@ -41,4 +44,12 @@ class Waker:
         with suppress(OSError):
             self._ends[0].recv(CHUNK)
         while self._calls:
-            self._calls.popleft()()
+            _run(self._calls.popleft())
+
+
+def _run(call: Call) -> None:
+    """An error that reached the loop would end the worker."""
+    try:
+        call()
+    except Exception:
+        logger.exception("a call into the worker's loop failed")
