@@ -1,0 +1,83 @@
+"""Jobs wait at a limit of a hundred a second: how much is used, by how many deliveries, and who is held up."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from bisect import bisect_left
+
+from benchmarks.jobs.run import Bench, bench, queue_here, wait_until
+from benchmarks.support.tables import Cell, Table, run
+
+RATE, WORKERS = 100, 2
+KINDS = {
+    "celery": {
+        "steindamm": "steindamm",
+        "celery-heimdall": "heimdall",
+        "Celery's rate_limit, shared out": "rate_limit",
+        "retry in a second when refused": "retried",
+    },
+    "dramatiq": {
+        "steindamm": "steindamm",
+        "BucketRateLimiter with Retries": "bucket_rate_limiter",
+        "retry in a second when refused": "retried",
+    },
+    "arq": {"steindamm": "steindamm", "retry in a second when refused": "retried"},
+}
+UNLIMITED_EVERY = 0.25
+"""Seconds between two jobs without a limit that are sent while the others wait."""
+STARTING = 30.0
+MOST_TIMES = 3.0
+"""How many times the time that the jobs need at least they are waited for; what has not run by then is counted."""
+
+
+def sent_meanwhile(it: Bench, jobs: int) -> int:
+    """Send jobs without a limit while the others wait; how many."""
+    count, journal = 0, it.journal
+    end = time.monotonic() + MOST_TIMES * jobs / RATE
+    while journal.client.llen(journal.RAN) < jobs and time.monotonic() < end:
+        it.app.send_unlimited(journal.server_time())
+        count += 1
+        time.sleep(UNLIMITED_EVERY)
+    return count
+
+
+def figures(it: Bench, jobs: int, unlimited: int) -> list[Cell]:
+    journal = it.journal
+    ran = journal.times(journal.RAN)
+    wait_until(lambda: journal.client.llen(journal.UNLIMITED) >= unlimited, 10.0)
+    delays = journal.delays(journal.UNLIMITED)
+    in_time = bisect_left(ran, ran[0] + jobs / RATE) - 1
+    most = max(bisect_left(ran, start + 1.0) - index for index, start in enumerate(ran))
+    return [
+        round(in_time / (jobs - 1), 3), ran[-1] - ran[0], float(len(ran)), journal.deliveries() / jobs, float(most),
+        statistics.median(delays) * 1e3 if delays else None, float(unlimited - len(delays)),
+    ]  # fmt: skip
+
+
+def backlog(it: Bench, kind: str, jobs: int) -> list[Cell]:
+    it.clear()
+    for number in range(jobs):
+        it.app.send(kind, number)
+    with it.workers(WORKERS):
+        if not wait_until(lambda: it.journal.client.llen(it.journal.RAN) > 0, STARTING):
+            raise RuntimeError(f"no job of {it.queue} has run; STEINDAMM_BENCH_VERBOSE=1 shows why")
+        return figures(it, jobs, sent_meanwhile(it, jobs))
+
+
+def measure(quick: bool) -> tuple[list[Table], str]:  # noqa: FBT001
+    queue, jobs = queue_here(), 400 if quick else 2_000
+    columns = [
+        "of the limit used", f"seconds for all ({jobs / RATE:g} allowed)", "jobs run", "deliveries a job",
+        "most in 1 s", "an unlimited job starts after ms", "unlimited jobs not started",
+    ]  # fmt: skip
+    title = f"{queue}: {jobs:,} jobs wait at {RATE}/s, capacity 10, {WORKERS} workers"
+    table = Table(f"backlog-{queue}", title, columns)
+    with bench(queue) as it:
+        for name, kind in KINDS[queue].items():
+            table.add(name, *backlog(it, kind, jobs))
+        return [table], it.server
+
+
+if __name__ == "__main__":
+    run(f"backlog_{queue_here()}", measure)

@@ -1,0 +1,93 @@
+"""arq: the jobs, each way of limiting them a function of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from arq import Retry, create_pool, func
+from arq.connections import RedisSettings
+
+from benchmarks.jobs import journal
+from benchmarks.jobs.limits_of_jobs import BACKLOG, NEVER_REFUSING
+from steindamm import AsyncTokenBucket
+from steindamm.integrations.arq import rate_limited, rate_limited_worker
+
+WITHOUT_END = 1_000_000
+backlog = AsyncTokenBucket.create(**BACKLOG)
+never_refusing = AsyncTokenBucket.create(**NEVER_REFUSING)
+
+
+async def plain(ctx, edge=False):  # noqa: FBT002
+    if edge:
+        journal.note(journal.EDGE)
+
+
+@rate_limited(limiter=never_refusing)
+async def open_limit(ctx, edge=False):  # noqa: FBT002
+    if edge:
+        journal.note(journal.EDGE)
+
+
+@rate_limited(limiter=backlog)
+async def steindamm(ctx, number):
+    journal.note(journal.RAN, str(number))
+
+
+async def retried(ctx, number):
+    """What people write by hand: ask, and try again in a second if refused."""
+    if await backlog.try_acquire() is None:
+        raise Retry(defer=1)
+    journal.note(journal.RAN, str(number))
+
+
+async def unlimited(ctx, sent):
+    journal.note(journal.UNLIMITED, str(sent))
+
+
+async def count(ctx):
+    if not ctx["job_id"].startswith("unlimited"):
+        journal.delivered()
+
+
+@rate_limited_worker()
+class WorkerSettings:
+    functions = [plain, open_limit, steindamm, func(retried, max_tries=WITHOUT_END), unlimited]  # noqa: RUF012
+    redis_settings = RedisSettings.from_dsn(journal.URL)
+    on_job_start = count
+    max_jobs = 20
+    poll_delay = 0.05
+    keep_result = 0
+
+
+class Sender:
+    """Sends from a loop of its own."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._pool = self._loop.run_until_complete(create_pool(WorkerSettings.redis_settings))
+
+    def send(self, function: str, argument: object, job: str) -> None:
+        self._loop.run_until_complete(self._pool.enqueue_job(function, argument, _job_id=job))
+
+
+_senders: list[Sender] = []
+_numbers = iter(range(10**9))
+
+
+def _send(function: str, argument: object, prefix: str) -> None:
+    if not _senders:
+        _senders.append(Sender())
+    _senders[0].send(function, argument, f"{prefix}-{next(_numbers)}")
+
+
+def send(kind: str, argument: object) -> None:
+    _send(kind, argument, "limited")
+
+
+def send_unlimited(sent: float) -> None:
+    _send("unlimited", sent, "unlimited")
+
+
+def worker_command(_number: int) -> list[str]:
+    return [sys.executable, "-P", "-m", "arq", f"{__name__}.WorkerSettings"]
