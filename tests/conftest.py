@@ -38,7 +38,11 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def keys_for_ever(client: redis.Redis) -> list[bytes]:
     """Our keys that have no end."""
-    return [key for key in client.scan_iter("steindamm:*", count=1000) if client.ttl(key) == -1]
+    keys = list(client.scan_iter("steindamm:*", count=1000))
+    with client.pipeline(transaction=False) as pipeline:
+        for key in keys:
+            pipeline.ttl(key)
+        return [key for key, ttl in zip(keys, pipeline.execute(), strict=True) if ttl == -1]
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import inspect
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -29,14 +30,21 @@ SCHEMES = {
     "valkey+cluster": ("redis", True),
     "valkeys+cluster": ("rediss", True),
 }
+NODES_OWN = {"host", "port", "redis_connect_func", "retry"}
+"""Settings that a cluster's sync client sets for each node."""
 
 
 def require_redis() -> None:
-    """Say what to install where redis-py is missing."""
+    """Say what to install where redis-py is missing.
+
+    What the first connection imports is imported here: a child that is forked while another thread imports
+    something can never import it.
+    """
     try:
         import redis  # noqa: F401, PLC0415
     except ImportError as error:
         raise ImportError('a limiter with a connection needs redis-py: pip install "steindamm[redis]"') from error
+    codecs.lookup("idna")
 
 
 def checked_connection(connection: object, *, asynchronous: bool) -> None:
@@ -115,8 +123,12 @@ def _client(url: str, standalone: Any, cluster: Any, once_more: Any) -> Any:
     return standalone.from_url(plain, **timeouts, retry=once_more, retry_on_error=[Broken])
 
 
-def twin_of(client: Any) -> AsyncClient:
-    """A client with the same settings for another event loop: redis-py's are bound to the first that uses them."""
+def twin_of(client: Any) -> Any:
+    """A client with the same settings and connections of its own.
+
+    redis-py's async clients are bound to the event loop that first uses them, and a pool that was forked
+    while another thread used it may be locked for ever.
+    """
     if hasattr(client, "nodes_manager"):
         return _cluster_twin_of(client)
     pool = client.connection_pool
@@ -124,17 +136,25 @@ def twin_of(client: Any) -> AsyncClient:
     if hasattr(pool, "timeout"):
         settings["timeout"] = pool.timeout
     own_pool = type(pool)(connection_class=pool.connection_class, **settings)
-    return type(client).from_pool(own_pool)  # type: ignore[no-any-return]
+    return type(client).from_pool(own_pool)
 
 
-def _cluster_twin_of(client: Any) -> AsyncClient:
-    kind, nodes = type(client), client.nodes_manager
-    known = inspect.signature(kind).parameters
-    settings = {key: value for key, value in client.connection_kwargs.items() if key in known}
-    return kind(  # type: ignore[no-any-return]
+def _cluster_twin_of(client: Any) -> Any:
+    nodes = client.nodes_manager
+    coverage = "require_full_coverage" if hasattr(nodes, "require_full_coverage") else "_require_full_coverage"
+    return type(client)(
         startup_nodes=list(nodes.startup_nodes.values()),
-        require_full_coverage=nodes.require_full_coverage,
+        require_full_coverage=getattr(nodes, coverage),
         address_remap=nodes.address_remap,
-        ssl="SSL" in client.connection_kwargs["connection_class"].__name__,
-        **settings,
+        **_node_settings(client),
     )
+
+
+def _node_settings(client: Any) -> dict[str, Any]:
+    """How a cluster's client reaches its nodes, in the words of its constructor."""
+    if inspect.iscoroutinefunction(client.execute_command):
+        settings, known = client.connection_kwargs, inspect.signature(type(client)).parameters
+        ssl = "SSL" in settings["connection_class"].__name__
+        return {"ssl": ssl, **{key: value for key, value in settings.items() if key in known}}
+    settings = client.nodes_manager.connection_kwargs
+    return {key: value for key, value in settings.items() if key not in NODES_OWN}

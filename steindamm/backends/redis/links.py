@@ -2,18 +2,20 @@
 
 What may go wrong on the way is left to redis-py's retries; what is left after them is a
 `LimiterUnavailableError`. Two things are mended here: a server that forgot the scripts is given them
-again, and a caller that finds the client's pool empty waits for a connection. Clients that steindamm makes
-itself, it closes when their event loop ends.
+again, and a caller that finds the client's pool empty waits for a connection. A client that the caller gave
+has twins on other event loops and in forked children; clients that steindamm makes itself, it closes when
+their event loop ends.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
+from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakSet, WeakValueDictionary
 
 from steindamm.backends.redis.connection import async_client, sync_client, twin_of
 from steindamm.backends.redis.hearing import AsyncHearing, SyncHearing
@@ -64,7 +66,12 @@ def counts_listeners(client: SyncClient | AsyncClient) -> bool:
 
 
 class SyncLink:
-    """Runs scripts through a sync client."""
+    """Runs scripts through a sync client.
+
+    In a forked child, and for a URL, the client is made when it is first needed.
+    """
+
+    _all: ClassVar[WeakSet[SyncLink]] = WeakSet()
 
     def __init__(self, connection: SyncClient | str) -> None:
         self.limiters: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
@@ -72,13 +79,20 @@ class SyncLink:
         self.watch = SyncWatch()
         self._connection = connection
         self._client = None if isinstance(connection, str) else connection
+        self._all.add(self)
+
+    @classmethod
+    def after_fork(cls) -> None:
+        """A child has clients of its own."""
+        for link in tuple(cls._all):
+            link._client = None
 
     @property
     def client(self) -> SyncClient:
-        """The client; one that a URL stands for is made when it is first needed."""
+        """The client."""
         if self._client is None:
-            assert isinstance(self._connection, str)  # noqa: S101
-            self._client = sync_client(self._connection)
+            connection = self._connection
+            self._client = sync_client(connection) if isinstance(connection, str) else twin_of(connection)
         return self._client
 
     def run(self, name: str, script: Script, keys: Sequence[Key], args: Sequence[Any], length: int) -> Reply:
@@ -100,6 +114,9 @@ class SyncLink:
             return client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
         except NoScriptError:
             return client.execute_command("EVAL", script.text, len(keys), *keys, *args)
+
+
+os.register_at_fork(after_in_child=SyncLink.after_fork)
 
 
 class AsyncLink:
