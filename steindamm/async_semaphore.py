@@ -16,7 +16,7 @@ from steindamm.errors import SteindammError
 from steindamm.permits import SlotPermit
 from steindamm.reservations import AsyncReservation
 from steindamm.rules.semaphore import Place, Standing, Stay
-from steindamm.semaphore import Semaphore
+from steindamm.semaphore import Semaphore, refuse_generator
 from steindamm.tickets import Ticket
 from steindamm.turns import SECOND
 
@@ -37,13 +37,15 @@ class AsyncSemaphore(Semaphore):
         name: 1 to 200 bytes without braces and control characters.
         capacity: How many slots there are, at least 1.
         max_sleep: The longest wait, in seconds, for a slot; 0 waits without end.
-        expiry: Seconds that a lease lasts unless it is renewed: so long a dead holder keeps its slot.
+        expiry: Seconds, at least 0.1, that a lease lasts unless it is renewed: so long a dead holder keeps its slot.
         connection: An async redis-py client (standalone or cluster), a URL, or None for this process's memory.
 
     Raises:
         ValueError: A setting is wrong; the message names it and says what it must be.
         TypeError: A setting, or the connection, is of the wrong kind.
     """
+
+    _who = staticmethod(asyncio.current_task)
 
     def __new__(cls, *_: Any, connection: Any = None, **__: Any) -> Self:
         """Choose the class by the connection."""
@@ -59,7 +61,8 @@ class AsyncSemaphore(Semaphore):
             LimiterUnavailableError: Redis did not answer.
         """
         handed = asyncio.Event()
-        ticket, backend = Ticket(_waker(handed)), self._backend
+        backend = self._backend
+        ticket = Ticket(backend.name, _waker(handed))
         try:
             place = await backend.enter(ticket, 0.0, Stay.LISTENING)
             if place.standing is Standing.WAITING and not await _comes(handed, self._patience(ticket)):
@@ -74,7 +77,7 @@ class AsyncSemaphore(Semaphore):
         except BaseException:
             await backend.leave(ticket, used=False)
             raise
-        return self._permit(ticket)
+        return ticket
 
     async def try_acquire(self) -> SlotPermit | None:
         """A permit if a slot is free, else None. Never waits.
@@ -82,9 +85,9 @@ class AsyncSemaphore(Semaphore):
         Raises:
             LimiterUnavailableError: Redis did not answer.
         """
-        ticket = Ticket()
+        ticket = Ticket(self.name)
         place = await self._enter(ticket, 0.0, Stay.NO)
-        return self._permit(ticket) if place.standing is Standing.HOLDING else None
+        return ticket if place.standing is Standing.HOLDING else None
 
     async def reserve(self) -> AsyncReservation:
         """Take a slot that is free, for work that starts later. Never waits.
@@ -93,12 +96,11 @@ class AsyncSemaphore(Semaphore):
             MaxSleepExceededError: No slot is free; `retry_after` says when one is to be expected.
             LimiterUnavailableError: Redis did not answer.
         """
-        ticket = Ticket()
+        ticket = Ticket(self.name)
         place = await self._enter(ticket, 0.0, Stay.NO)
         if place.standing is not Standing.HOLDING:
             raise self._refusal(place)
-        permit = self._permit(ticket)
-        return AsyncReservation(permit, 0.0, lambda: self._backend.leave(ticket, used=False))
+        return AsyncReservation(ticket, 0.0, lambda: self._backend.leave(ticket, used=False))
 
     async def release(self, permit: SlotPermit) -> None:
         """Give the slot back and hand it to the next in line. A lost lease, or a second release, changes nothing.
@@ -126,7 +128,7 @@ class AsyncSemaphore(Semaphore):
         Raises:
             LimiterUnavailableError: Redis did not answer.
         """
-        ticket = Ticket() if wake is None else Ticket(wake)
+        ticket = Ticket(self.name, wake)
         stay = Stay.AWAY if wake is None else Stay.LISTENING
         number = 0.0 if turn is None else checked_number("turn", turn)
         place = await self._enter(ticket, number, stay, checked_seconds("slack", slack) * SECOND)
@@ -158,9 +160,10 @@ class AsyncSemaphore(Semaphore):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Give the slot back."""
-        await self._backend.leave(self._blocks.end().ticket)
+        await self._backend.leave(self._blocks.end())
 
     def _decorated(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        refuse_generator(function)
         if not inspect.iscoroutinefunction(function):
             raise TypeError(f"{function!r} is no coroutine function: decorate it with a SyncSemaphore")
 
@@ -198,6 +201,14 @@ class AsyncLocalSemaphore(AsyncSemaphore):
         if connection is not None:
             raise TypeError("connection must be None for a local limiter; an AsyncRedisSemaphore takes one")
         self._backend = AsyncMemorySemaphore(self.settings, MEMORY)
+
+    async def acquire(self) -> SlotPermit:
+        """Wait for a slot, as `AsyncSemaphore.acquire` does."""
+        backend = self._backend
+        ticket = Ticket(backend.name)
+        if backend.enter_at_once(ticket):
+            return ticket
+        return await super().acquire()
 
 
 class AsyncRedisSemaphore(AsyncSemaphore):

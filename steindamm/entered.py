@@ -1,54 +1,56 @@
 """Which permit a ``with`` block has to give back.
 
-One limiter object may be entered by any number of threads and tasks at once, and more than once by each: each
-thread and task remembers its own blocks. A block may also end elsewhere than it began (frameworks run the two
-halves of a generator in different threads or tasks): such an end gives back whichever permit was given last.
+One limiter object may be entered by any number of threads and tasks at once, and more than once by each: the
+blocks of each are kept apart. A block may also end elsewhere than it began (frameworks run the two halves of
+a generator in different threads or tasks): such an end gives back whichever permit was given last.
 """
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+from collections.abc import Callable, Hashable
 from typing import TypeAlias
 
 from steindamm.permits import SlotPermit
 
-Entry: TypeAlias = "tuple[Blocks, SlotPermit, Entry | None]"
-"""The blocks that it is one of, its permit, and the block around it."""
-
-_innermost: ContextVar[Entry | None] = ContextVar("steindamm_entered", default=None)
+Block: TypeAlias = "tuple[SlotPermit, Block | None]"
+"""The permit of a block, and the block around it."""
 
 
 class Blocks:
-    """The blocks of one limiter that have begun and not ended."""
+    """The blocks of one limiter that have begun and not ended.
 
-    __slots__ = ("_open",)
+    Parameters:
+        who: Tells which thread, or task, this is.
+    """
 
-    def __init__(self) -> None:
-        self._open: dict[SlotPermit, None] = {}
+    __slots__ = ("_open", "_who")
+
+    def __init__(self, who: Callable[[], Hashable]) -> None:
+        self._who = who
+        self._open: dict[Hashable, Block] = {}
 
     def begin(self, permit: SlotPermit) -> SlotPermit:
-        """The block of this thread or task that starts now holds the permit."""
-        outer = _innermost.get()
-        while outer is not None and outer[1] not in outer[0]._open:
-            outer = outer[2]
-        self._open[permit] = None
-        _innermost.set((self, permit, outer))
+        """The block that starts now holds the permit."""
+        who = self._who()
+        self._open[who] = permit, self._open.get(who)
         return permit
 
     def end(self) -> SlotPermit:
         """The permit of the block that ends now."""
-        entry = _innermost.get()
-        if entry is not None and entry[0] is self and self._close(entry[1]):
-            _innermost.set(entry[2])
-            return entry[1]
-        while entry is not None:
-            if entry[0] is self and self._close(entry[1]):
-                return entry[1]
-            entry = entry[2]
+        who = self._who()
+        block = self._open.pop(who, None)
+        if block is None:
+            return self._end_elsewhere()
+        permit, outer = block
+        if outer is not None:
+            self._open[who] = outer
+        return permit
+
+    def _end_elsewhere(self) -> SlotPermit:
         try:
-            return self._open.popitem()[0]
+            who, (permit, outer) = self._open.popitem()
         except KeyError:
             raise RuntimeError("a semaphore's block ended that had not begun") from None
-
-    def _close(self, permit: SlotPermit) -> bool:
-        return self._open.pop(permit, self) is None
+        if outer is not None:
+            self._open[who] = outer
+        return permit

@@ -1,8 +1,8 @@
-"""Things that belong to one event loop each."""
+"""What there is to know of event loops: things that belong to one each, and when a task must end."""
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoop, get_running_loop
+from asyncio import AbstractEventLoop, current_task, get_running_loop
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -29,3 +29,9 @@ class EachLoop(Generic[Thing]):
                 self._by_loop.pop(closed, None)
             thing = self._by_loop[loop] = self._make()
         return thing
+
+
+def must_end() -> bool:
+    """Whether this task was cancelled, though what it awaited let nothing through: redis-py, while it connects."""
+    task = current_task()
+    return task is not None and task.cancelling() > 0

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Hashable
 from time import monotonic
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 
 from steindamm.answers import Answer
 from steindamm.entered import Blocks
@@ -23,12 +24,13 @@ class Semaphore:
     """The base of `SyncSemaphore` and `AsyncSemaphore`, which say how to use it."""
 
     _backend: Any
+    _who: ClassVar[Callable[[], Hashable]]
 
     def __init__(
         self, name: str, *, capacity: int = 5, max_sleep: float = 30.0, expiry: float = 60, connection: Any = None
     ) -> None:
         self.settings = SemaphoreSettings(name, capacity, max_sleep, expiry)
-        self._blocks = Blocks()
+        self._blocks = Blocks(type(self)._who)
         self._connect(connection)
 
     @classmethod
@@ -74,17 +76,12 @@ class Semaphore:
             >>> writers.release(writers.permit_of(second))
         """
         ticket = answer.ticket
-        if ticket is None or not ticket.holds:
-            return None
-        return self._permit(ticket)
-
-    def _permit(self, ticket: Ticket) -> SlotPermit:
-        return SlotPermit(self.name, ticket, ticket.since - ticket.asked_at)
+        return ticket if ticket is not None and ticket.fence and not ticket.gone else None
 
     def _answer(self, ticket: Ticket, place: Place) -> Answer:
         """One who was woken meanwhile has been told, and is not told twice."""
         if place.standing is Standing.HOLDING and not ticket.woken:
-            return Answer(0.0, permit=self._permit(ticket), ticket=ticket)
+            return Answer(0.0, permit=ticket, ticket=ticket)
         return Answer(place.wait / SECOND, turn=place.number, ticket=ticket)
 
     def _refusal(self, place: Place) -> MaxSleepExceededError:
@@ -97,8 +94,14 @@ class Semaphore:
         return max(0.0, ticket.asked_at + self.settings.max_sleep - monotonic())
 
     def _ticket_of(self, permit: SlotPermit) -> Ticket:
-        if not isinstance(permit, SlotPermit):
+        if not isinstance(permit, Ticket):
             raise wrong_kind("permit", "what acquire returned", permit)
         if permit.name != self.name:
             raise ValueError(f"permit must be of the semaphore {self.name!r}, not of {permit.name!r}")
-        return permit.ticket
+        return permit
+
+
+def refuse_generator(function: Callable[..., Any]) -> None:
+    """Calling it runs nothing, so that a slot held for the call would be held for nothing."""
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"{function!r} is a generator, which runs after its call: take the slot by a block inside it")

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from steindamm.checks import checked_name, checked_number, checked_seconds, checked_slots, shown
+from steindamm.checks import LONGEST_TIME, checked_name, checked_number, checked_seconds, checked_slots, shown
 from steindamm.errors import wrong_kind
 
 SHORTEST_STEP = 1e-6
 """A microsecond: what the backends' clocks tell apart."""
+SHORTEST_LEASE = 0.1
+"""Seconds; a third of it has to be enough for a renewal."""
 FEWEST_TOKENS = 1e-6
 MOST_TOKENS = 1e9
 """Above this a double no longer tells a millionth of a token apart."""
@@ -112,7 +114,7 @@ class SemaphoreSettings:
             name=checked_name(self.name),
             capacity=checked_slots("capacity", self.capacity),
             max_sleep=checked_seconds("max_sleep", self.max_sleep),
-            expiry=checked_seconds("expiry", self.expiry, above=0),
+            expiry=checked_number("expiry", self.expiry, least=SHORTEST_LEASE, most=LONGEST_TIME),
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from threading import Lock
+from threading import Lock, get_ident
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,7 +15,7 @@ from steindamm.errors import SteindammError
 from steindamm.permits import SlotPermit
 from steindamm.reservations import SyncReservation
 from steindamm.rules.semaphore import Place, Standing, Stay
-from steindamm.semaphore import Semaphore
+from steindamm.semaphore import Semaphore, refuse_generator
 from steindamm.tickets import Ticket
 from steindamm.token_bucket import is_asynchronous
 from steindamm.turns import SECOND
@@ -45,13 +45,15 @@ class SyncSemaphore(Semaphore):
         name: 1 to 200 bytes without braces and control characters.
         capacity: How many slots there are, at least 1.
         max_sleep: The longest wait, in seconds, for a slot; 0 waits without end.
-        expiry: Seconds that a lease lasts unless it is renewed: so long a dead holder keeps its slot.
+        expiry: Seconds, at least 0.1, that a lease lasts unless it is renewed: so long a dead holder keeps its slot.
         connection: A sync redis-py client (standalone or cluster), a URL, or None for this process's memory.
 
     Raises:
         ValueError: A setting is wrong; the message names it and says what it must be.
         TypeError: A setting, or the connection, is of the wrong kind.
     """
+
+    _who = staticmethod(get_ident)
 
     def __new__(cls, *_: Any, connection: Any = None, **__: Any) -> Self:
         """Choose the class by the connection."""
@@ -68,7 +70,8 @@ class SyncSemaphore(Semaphore):
         """
         handed = Lock()
         handed.acquire()
-        ticket, backend = Ticket(handed.release), self._backend
+        backend = self._backend
+        ticket = Ticket(backend.name, handed.release)
         try:
             place = backend.enter(ticket, 0.0, Stay.LISTENING)
             if place.standing is Standing.WAITING and not _comes(handed, self._patience(ticket)):
@@ -80,7 +83,7 @@ class SyncSemaphore(Semaphore):
         except BaseException:
             backend.leave(ticket, used=False)
             raise
-        return self._permit(ticket)
+        return ticket
 
     def try_acquire(self) -> SlotPermit | None:
         """A permit if a slot is free, else None. Never waits.
@@ -88,9 +91,9 @@ class SyncSemaphore(Semaphore):
         Raises:
             LimiterUnavailableError: Redis did not answer.
         """
-        ticket = Ticket()
+        ticket = Ticket(self.name)
         place = self._enter(ticket, 0.0, Stay.NO)
-        return self._permit(ticket) if place.standing is Standing.HOLDING else None
+        return ticket if place.standing is Standing.HOLDING else None
 
     def reserve(self) -> SyncReservation:
         """Take a slot that is free, for work that starts later. Never waits.
@@ -99,12 +102,11 @@ class SyncSemaphore(Semaphore):
             MaxSleepExceededError: No slot is free; `retry_after` says when one is to be expected.
             LimiterUnavailableError: Redis did not answer.
         """
-        ticket = Ticket()
+        ticket = Ticket(self.name)
         place = self._enter(ticket, 0.0, Stay.NO)
         if place.standing is not Standing.HOLDING:
             raise self._refusal(place)
-        permit = self._permit(ticket)
-        return SyncReservation(permit, 0.0, lambda: self._backend.leave(ticket, used=False))
+        return SyncReservation(ticket, 0.0, lambda: self._backend.leave(ticket, used=False))
 
     def release(self, permit: SlotPermit) -> None:
         """Give the slot back and hand it to the next in line. A lost lease, or a second release, changes nothing.
@@ -129,7 +131,7 @@ class SyncSemaphore(Semaphore):
         Raises:
             LimiterUnavailableError: Redis did not answer.
         """
-        ticket = Ticket() if wake is None else Ticket(wake)
+        ticket = Ticket(self.name, wake)
         stay = Stay.AWAY if wake is None else Stay.LISTENING
         number = 0.0 if turn is None else checked_number("turn", turn)
         place = self._enter(ticket, number, stay, checked_seconds("slack", slack) * SECOND)
@@ -151,15 +153,26 @@ class SyncSemaphore(Semaphore):
         return place
 
     def __enter__(self) -> SlotPermit:
-        return self._blocks.begin(self.acquire())
+        permit = self.acquire()
+        try:
+            return self._blocks.begin(permit)
+        except BaseException:
+            self._backend.leave(permit)
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Give the slot back."""
-        self._backend.leave(self._blocks.end().ticket)
+        permit = self._blocks.end()
+        try:
+            self._backend.leave(permit)
+        except BaseException:
+            self._backend.leave(permit)
+            raise
 
     def _decorated(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        refuse_generator(function)
         if is_asynchronous(function):
             raise TypeError(f"{function!r} is asynchronous: decorate it with an AsyncSemaphore")
 
@@ -183,6 +196,17 @@ class SyncLocalSemaphore(SyncSemaphore):
         if connection is not None:
             raise TypeError("connection must be None for a local limiter; a SyncRedisSemaphore takes one")
         self._backend = MemorySemaphore(self.settings, MEMORY)
+
+    def acquire(self) -> SlotPermit:
+        """Wait for a slot, as `SyncSemaphore.acquire` does."""
+        ticket, backend = Ticket(self.settings.name), self._backend
+        try:
+            if backend.enter_at_once(ticket):
+                return ticket
+        except BaseException:
+            backend.leave(ticket, used=False)
+            raise
+        return super().acquire()
 
 
 class SyncRedisSemaphore(SyncSemaphore):

@@ -8,14 +8,15 @@ import os
 import secrets
 from collections.abc import Callable
 from itertools import count
-from threading import Lock
 from time import monotonic
+
+from steindamm.permits import SlotPermit
 
 logger = logging.getLogger("steindamm")
 
 
 class _Process:
-    """This process's name on the tickets, and the lock under which they change; a forked child has its own."""
+    """This process's name on the tickets; a forked child gets one of its own."""
 
     def __init__(self) -> None:
         self.begin()
@@ -24,23 +25,19 @@ class _Process:
     def begin(self) -> None:
         self.name = secrets.token_hex(6)
         self.numbers = count(1)
-        self.lock = Lock()
 
 
 PROCESS = _Process()
 
 
-def _nobody_waits() -> None:
-    """What a hand-over does to a ticket on which nobody sleeps."""
-
-
-class Ticket:
-    """Stands for one asker wherever it is known: in the line, as a holder, to the one that renews.
+class Ticket(SlotPermit):
+    """One asker, wherever it is known: in the line, to the one that renews, and, once it holds a slot, as the permit.
 
     Its asker, the one that hears of hand-overs and the one that renews may be three threads. Whoever is told
-    first that it has a slot makes it a holder; once its asker has gone, nothing does.
+    first that it has a slot makes it a holder.
 
     Parameters:
+        name: The semaphore.
         wake: Called, from any thread, when the ticket is handed a slot.
 
     Attributes:
@@ -48,24 +45,27 @@ class Ticket:
         fence: The fencing number of its lease; 0 when it has none.
         woken: Whether it was handed its slot by another one's release.
         gone: Whether its asker has given up, or given the slot back.
-        lost: Whether its lease ran out before it could be renewed.
-        asked_at: When it was made, on this process's monotonic clock, in seconds.
+        over: Whether its lease is known to have run out before it was renewed.
+        asked_at: When it had to ask for more than a slot that was free, on this process's monotonic clock, in seconds.
         since: When it got its slot.
         good_until: Until when its lease, or presence, certainly lasts.
         due: When that is to be renewed.
     """
 
-    number = 0.0
+    cost = 1.0
+    number = asked_at = since = 0.0
     fence = 0
-    woken = gone = lost = False
-    since = 0.0
+    woken = gone = over = False
     good_until = due = math.inf
+    wake: Callable[[], object] | None = None
     _id = ""
 
-    def __init__(self, wake: Callable[[], object] = _nobody_waits) -> None:
+    def __init__(self, name: str, wake: Callable[[], object] | None = None) -> None:
+        self.name = name
         self.process = PROCESS.name
-        self.wake = wake
-        self.asked_at = monotonic()
+        if wake is not None:
+            self.wake = wake
+            self.asked_at = monotonic()
 
     def __lt__(self, other: Ticket) -> bool:
         return self.id < other.id
@@ -78,66 +78,55 @@ class Ticket:
         return self._id
 
     @property
-    def holds(self) -> bool:
-        """Whether a slot was given to it."""
-        return self.fence > 0
-
-    @property
     def is_ours(self) -> bool:
         """Whether this process asked for it; a forked child must not touch its parent's."""
         return self.process == PROCESS.name
 
     @property
-    def is_lost(self) -> bool:
+    def lost(self) -> bool:
         """Whether somebody else may have the slot that it was given."""
-        return self.lost or not self.is_ours or (not self.gone and monotonic() > self.good_until)
+        return self.over or not self.is_ours or (not self.gone and monotonic() > self.good_until)
+
+    @property
+    def waited(self) -> float:  # type: ignore[override]
+        """Seconds until it got its slot."""
+        return self.since - self.asked_at if self.asked_at else 0.0
 
     @property
     def held_for(self) -> float:
         """Microseconds since it got its slot."""
         return (monotonic() - self.since) * 1e6
 
+    @property
+    def place(self) -> float:
+        """The number with which it has to be in line; 0 where it has not."""
+        return 0.0 if self.fence or self.gone else self.number
+
     def keep(self, asked_at: float, span: float) -> None:
         """What it was given at a request that was made at `asked_at` lasts for so many seconds."""
         self.good_until = asked_at + span
         self.due = asked_at + span / 3
 
-    def stand(self, number: float) -> None:
-        """Take a place in the line; one that has been handed a slot meanwhile has left it."""
-        with PROCESS.lock:
-            if not self.fence and not self.gone:
-                self.number = number
+    def take(self, fence: int) -> bool:
+        """Hold a slot from now on; False where it does already."""
+        self.since = self.since or monotonic()
+        return vars(self).setdefault("fence", fence) is fence
 
-    def take(self, fence: float) -> bool:
-        """Hold a slot from now on; False where it already does, or has gone."""
-        with PROCESS.lock:
-            if self.fence or self.gone:
-                return False
-            self.number = 0.0
-            self.since = monotonic()
-            self.fence = int(fence)
-            return True
-
-    def hand(self, fence: float) -> bool:
+    def hand(self, fence: int) -> bool:
         """Hold a slot, and wake the one who waits for it; False where that came too late, or to nobody.
 
         A process that was stopped for a while may hear of a slot that has long gone to somebody else: its
         next renewal tells it where it stands.
         """
-        if monotonic() > self.good_until or not self.take(fence):
+        if self.gone or monotonic() > self.good_until or not self.take(fence):
             return False
         self.woken = True
         try:
-            self.wake()
+            if self.wake is not None:
+                self.wake()
         except Exception as error:  # noqa: BLE001
             logger.warning("a waiter could not be woken (%s); its slot goes to the next", type(error).__name__)
-            self.go()
+            self.gone = True
             self.due = 0.0
             return False
         return True
-
-    def go(self) -> None:
-        """Its asker has gone: a slot that is handed to it from now on goes back."""
-        with PROCESS.lock:
-            self.gone = True
-            self.number = 0.0

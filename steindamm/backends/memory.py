@@ -7,17 +7,17 @@ new name, and now and then any request, looks at the oldest ones and drops those
 from __future__ import annotations
 
 import os
-import time
 from collections import deque
 from collections.abc import Callable
 from threading import Lock
+from time import monotonic
 from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
 from steindamm.backends.terms import MICROSECONDS, bucket_terms, semaphore_terms, wall_clock
 from steindamm.rules import bucket, semaphore
 from steindamm.settings import BucketSettings, SemaphoreSettings
-from steindamm.tickets import Ticket
+from steindamm.tickets import PROCESS, Ticket
 from steindamm.turns import Turns
 
 State = TypeVar("State")
@@ -31,7 +31,7 @@ LOOKS = 100
 
 def monotonic_clock() -> float:
     """Microseconds on the monotonic clock, which nobody sets."""
-    return time.monotonic() * MICROSECONDS
+    return monotonic() * MICROSECONDS
 
 
 class States(Generic[State]):
@@ -96,6 +96,7 @@ class Memory:
         self.buckets: States[KeptBucket] = States(KeptBucket.is_idle)
         self.semaphores: States[semaphore.SemaphoreState] = States(semaphore.is_idle)
         self.turns: WeakValueDictionary[str, Turns] = WeakValueDictionary()
+        self.untold: dict[Ticket, tuple[MemorySemaphore, int]] = {}
         self.sweep_at = 0.0
         os.register_at_fork(
             before=self.lock.acquire, after_in_parent=self.lock.release, after_in_child=self._after_fork
@@ -105,6 +106,15 @@ class Memory:
         """The child starts from its parent's buckets; the slots are held by threads it does not have."""
         self.lock.release()
         self.semaphores.clear()
+        self.untold.clear()
+
+    def tell(self) -> None:
+        """Tell those who have been handed a slot; whoever asks next goes on where another one was interrupted."""
+        for ticket, (slots, fence) in tuple(self.untold.items()):
+            told = ticket.hand(fence)
+            self.untold.pop(ticket, None)
+            if not told and ticket.gone:
+                slots.leave(ticket, used=False)
 
     def sweep(self, now: float) -> None:
         """Drop some of what is idle; asked for every tenth of a second in which anybody asks for anything."""
@@ -161,9 +171,22 @@ class MemorySemaphore:
     """One semaphore in memory. Its holders live as long as the process, so their leases have no end."""
 
     def __init__(self, settings: SemaphoreSettings, memory: Memory) -> None:
-        self._name = settings.name
+        self.name = settings.name
         self._memory = memory
+        self._lock = memory.lock
+        self._states = memory.semaphores.by_name
         self._terms = semaphore_terms(settings)._replace(lease=semaphore.FOREVER, presence=semaphore.FOREVER)
+
+    def enter_at_once(self, ticket: Ticket) -> bool:
+        """Take a slot, if one is free and nobody waits; the short way for most. Where not, nothing has happened."""
+        with self._lock:
+            ticket.since = monotonic()
+            now = ticket.since * MICROSECONDS
+            state = self._states.get(self.name)
+            if state is None or now > self._memory.sweep_at:
+                return False
+            ticket.fence = semaphore.enter_at_once(self._terms, state, now, ticket)
+            return ticket.fence > 0
 
     def enter(self, ticket: Ticket, number: float, stay: semaphore.Stay, slack: float = 0.0) -> semaphore.Place:
         """Ask for a slot, or a place in the line; the ticket then knows where it stands."""
@@ -175,27 +198,32 @@ class MemorySemaphore:
 
     def leave(self, ticket: Ticket, *, used: bool = True) -> None:
         """Give the slot, or the place in the line, back."""
-        if not ticket.is_ours:
+        if ticket.process != PROCESS.name:
             return
-        held = ticket.held_for if used and ticket.holds else -1.0
-        ticket.go()
+        ticket.gone = True
+        held = (monotonic() - ticket.since) * MICROSECONDS if used and ticket.fence else -1.0
+        with self._lock:
+            state = self._states.get(self.name)
+            if state is not None and semaphore.leave_at_once(state, ticket, held):
+                return
         self._ask(semaphore.Request(semaphore.What.LEAVE, ticket, held))
 
     def _ask(self, request: semaphore.Request) -> semaphore.Place:
         memory = self._memory
-        with memory.lock:
-            now = memory.clock()
+        with self._lock:
+            now = monotonic() * MICROSECONDS
             if now > memory.sweep_at:
                 memory.sweep(now)
-            state = memory.semaphores.by_name.get(self._name)
+            state = self._states.get(self.name)
             if state is None:
-                state = memory.semaphores.add(self._name, semaphore.SemaphoreState(), now)
+                state = memory.semaphores.add(self.name, semaphore.SemaphoreState(), now)
             place, handed = semaphore.decide(self._terms, state, now, request)
-        if place.standing is semaphore.Standing.HOLDING:
-            request.asker.take(place.number)
-        for ticket, fence in handed:
-            if not ticket.hand(fence) and ticket.gone:
-                self.leave(ticket, used=False)
+            if place.standing is semaphore.Standing.HOLDING:
+                request.asker.take(int(place.number))
+            for ticket, fence in handed:
+                memory.untold[ticket] = self, fence
+        if memory.untold:
+            memory.tell()
         return place
 
 
@@ -204,6 +232,8 @@ class AsyncMemorySemaphore:
 
     def __init__(self, settings: SemaphoreSettings, memory: Memory) -> None:
         self._semaphore = MemorySemaphore(settings, memory)
+        self.name = settings.name
+        self.enter_at_once = self._semaphore.enter_at_once
 
     async def enter(self, ticket: Ticket, number: float, stay: semaphore.Stay, slack: float = 0.0) -> semaphore.Place:
         """Ask for a slot, or a place in the line; the ticket then knows where it stands."""

@@ -135,13 +135,13 @@ class SemaphoreState:
         self.away: list[tuple[float, Hashable]] = []
         self.earliest = self.fading = math.inf
         self.seen = -math.inf
-        self.fence = self.arrivals = 0.0
+        self.fence = self.arrivals = 0
         self.mean = 0.0
         self.granted = self.deferred = self.refused = 0
         self.waited = 0.0
 
 
-HandOver = tuple[Any, float]
+HandOver = tuple[Any, int]
 """A waiter that has a slot now, and its fencing number."""
 
 
@@ -181,10 +181,9 @@ def leave(
     state.capacity = state.capacity or terms.capacity
     handed = tend(state, now)
     _forget(state, asker)
-    if state.leases.pop(asker, None) is None:
+    if asker not in state.leases:
         return GONE, handed
-    if held >= 0:
-        state.mean = state.mean + (held - state.mean) * WEIGHT if state.mean else held
+    _end(state, asker, held)
     return Place(Standing.HOLDING, 0.0, 0.0), handed + tend(state, now)
 
 
@@ -211,6 +210,45 @@ def renew(
     return GONE, handed
 
 
+def look(
+    terms: SemaphoreTerms, state: SemaphoreState, now: float, asker: Hashable, number: float
+) -> tuple[float, list[HandOver]]:
+    """Microseconds until a slot is to be expected by one with this arrival number; 0 where it has one, or one is free.
+
+    Time goes on, and nothing else happens.
+    """
+    state.capacity = terms.capacity
+    handed = tend(state, now)
+    if asker in state.leases or len(state.leases) < state.capacity:
+        return 0.0, handed
+    _drop_vanished(state, now)
+    return _expected(state, now, number if 0 < number <= max(state.arrivals, now) else math.inf), handed
+
+
+def enter_at_once(terms: SemaphoreTerms, state: SemaphoreState, now: float, asker: Hashable) -> int:
+    """What `enter` does for a newcomer in the most frequent case: a slot is free, nobody waits, no lease ends.
+
+    Returns its fencing number; or 0, and has done nothing, in every other case.
+    """
+    capacity, lease, _ = terms
+    if state.present or len(state.leases) >= capacity or not state.seen <= now < state.earliest:
+        return 0
+    state.capacity = capacity
+    state.seen = now
+    return _lease(state, asker, now, now + lease)
+
+
+def leave_at_once(state: SemaphoreState, holder: Hashable, held: float) -> bool:
+    """What `leave` does in the most frequent case: a slot is given back, nobody waits, no lease has an end.
+
+    Returns whether this was the case; if not, it has done nothing.
+    """
+    if state.present or state.earliest != FOREVER or holder not in state.leases:
+        return False
+    _end(state, holder, held)
+    return True
+
+
 def is_idle(state: SemaphoreState, now: float) -> bool:
     """Whether nobody holds a slot or has a place."""
     _drop_vanished(state, now)
@@ -228,11 +266,11 @@ def _step_in(
     if asker in state.leases:
         return _renewed(terms, state, now, asker)
     if len(state.leases) < state.capacity:
-        return Place(Standing.HOLDING, _lease(state, asker, now, now + terms.lease, number or now), 0.0)
+        return Place(Standing.HOLDING, _lease(state, asker, now, now + terms.lease, number), 0.0)
     if stay is Stay.NO:
         return _refused(state, now)
     if not number:
-        number = state.arrivals = max(state.arrivals + 1, math.floor(now))
+        number = state.arrivals = _next(state.arrivals, now)
     _drop_vanished(state, now)
     wait = _expected(state, now, number)
     if stay is Stay.LISTENING:
@@ -251,7 +289,8 @@ def _renewed(terms: SemaphoreTerms, state: SemaphoreState, now: float, holder: H
     """A holder may have missed its hand-over and not know its number: it gets one of its own."""
     state.leases[holder] = now + terms.lease
     state.earliest = min(state.earliest, now + terms.lease)
-    return Place(Standing.HOLDING, _next_fence(state, now), 0.0)
+    state.fence = _next(state.fence, now)
+    return Place(Standing.HOLDING, state.fence, 0.0)
 
 
 def _refused(state: SemaphoreState, now: float) -> Place:
@@ -260,17 +299,26 @@ def _refused(state: SemaphoreState, now: float) -> Place:
     return Place(Standing.OUT, 0.0, _expected(state, now, math.inf))
 
 
-def _lease(state: SemaphoreState, holder: Hashable, now: float, end: float, arrival: float) -> float:
+def _lease(state: SemaphoreState, holder: Hashable, now: float, end: float, number: float = 0.0) -> int:
     state.leases[holder] = end
     state.earliest = min(state.earliest, end)
+    if 0 < number < now:
+        state.waited += now - number
     state.granted += 1
-    state.waited += max(0.0, now - arrival)
-    return _next_fence(state, now)
+    state.fence = fence = _next(state.fence, now)
+    return fence
 
 
-def _next_fence(state: SemaphoreState, now: float) -> float:
-    state.fence = max(state.fence + 1, math.floor(now))
-    return state.fence
+def _next(last: int, now: float) -> int:
+    """The time, as a number that is greater than the last one."""
+    number = int(now)
+    return number if number > last else last + 1
+
+
+def _end(state: SemaphoreState, holder: Hashable, held: float) -> None:
+    del state.leases[holder]
+    if held >= 0:
+        state.mean = state.mean + (held - state.mean) * WEIGHT if state.mean else held
 
 
 def _forget(state: SemaphoreState, waiter: Hashable) -> float:

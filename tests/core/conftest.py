@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from support import semaphores as of_semaphores
 from support.buckets import Kind, LuaHome, PythonHome
 
 from steindamm.rules.bucket import BucketTerms
@@ -60,3 +61,33 @@ def home(request: pytest.FixtureRequest) -> Callable[..., PythonHome | LuaHome]:
         return LuaHome(terms, request.getfixturevalue("valkey").admin)
 
     return make
+
+
+def _semaphores(request: pytest.FixtureRequest) -> of_semaphores.Kind:
+    way, backend = request.param.split("-")
+    kind = _kind(request, asynchronous=way == "async", backend=backend)
+    return of_semaphores.Kind(kind.asynchronous, kind.connection, kind.admins)
+
+
+@pytest.fixture(params=[f"{way}-{backend}" for backend in BACKENDS for way in ("sync", "async")])
+def semaphores(request: pytest.FixtureRequest) -> of_semaphores.Kind:
+    """Makes semaphores: sync and async, in memory, on Valkey, on the cluster."""
+    return _semaphores(request)
+
+
+@pytest.fixture(params=["sync-valkey", "async-valkey", "sync-cluster", "async-cluster"])
+def redis_semaphores(request: pytest.FixtureRequest) -> of_semaphores.Kind:
+    """Makes semaphores: sync and async, on Valkey and on the cluster."""
+    return _semaphores(request)
+
+
+@pytest.fixture(params=["sync-local", "sync-valkey", "sync-cluster"])
+def sync_semaphores(request: pytest.FixtureRequest) -> of_semaphores.Kind:
+    """Makes semaphores for threads: in memory, on Valkey, on the cluster."""
+    return _semaphores(request)
+
+
+@pytest.fixture(params=["async-local", "async-valkey", "async-cluster"])
+def async_semaphores(request: pytest.FixtureRequest) -> of_semaphores.Kind:
+    """Makes semaphores for tasks: in memory, on Valkey, on the cluster."""
+    return _semaphores(request)

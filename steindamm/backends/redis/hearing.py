@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from steindamm.backends.redis.subscriptions import async_subscription, close, sync_subscription
 from steindamm.forks import begin_anew_in_child
+from steindamm.loops import must_end
 from steindamm.tickets import PROCESS, Ticket
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Hearers:
         data = message["data"]
         who, _, fence = (data.decode() if isinstance(data, bytes) else str(data)).partition(" ")
         ticket = self.tickets.get(who)
-        if ticket is not None and fence.isdigit() and ticket.hand(float(fence)):
+        if ticket is not None and fence.isdigit() and ticket.hand(int(fence)):
             self.tickets.pop(who, None)
 
     def _is_quiet(self) -> bool:
@@ -138,19 +139,22 @@ class AsyncHearing(Hearers):
             self._task = asyncio.get_running_loop().create_task(self._run(), name="steindamm-hand-overs")
 
     async def _run(self) -> None:
-        while not self._is_idle():
+        while self._is_needed():
             try:
                 await self._listen()
             except Exception as error:  # noqa: BLE001
                 self._complain(error)
                 await asyncio.sleep(PAUSE)
 
+    def _is_needed(self) -> bool:
+        return not (self._is_idle() or must_end())
+
     async def _listen(self) -> None:
         self._heard_at = monotonic()
         subscription = await async_subscription(self._link.client)
         try:
             await subscription.subscribe(f"steindamm:{PROCESS.name}")
-            while not self._is_idle():
+            while self._is_needed():
                 message = await subscription.get_message(timeout=LISTEN)
                 if message is not None:
                     self._hear(message)

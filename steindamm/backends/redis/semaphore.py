@@ -101,21 +101,21 @@ class RedisSemaphore(Generic[Link]):
         if place.standing is Standing.HOLDING:
             self._link.hearing.tickets.pop(ticket.id, None)
             ticket.keep(asked_at, self._wire.lease)
-            ticket.take(place.number)
+            ticket.take(int(place.number))
             self._link.watch.add(ticket, self)
         elif stay is Stay.LISTENING:
             ticket.keep(asked_at, self._wire.presence)
-            ticket.stand(place.number)
+            ticket.number = place.number
             self._link.watch.add(ticket, self)
             self._link.hearing.listen()
 
     def _forget(self, ticket: Ticket) -> None:
-        ticket.go()
+        ticket.gone = True
         self._link.watch.remove(ticket)
         self._link.hearing.tickets.pop(ticket.id, None)
 
     def _leaving(self, ticket: Ticket, *, used: bool) -> Request:
-        held = ticket.held_for if used and ticket.holds else UNUSED
+        held = ticket.held_for if used and ticket.fence else UNUSED
         self._forget(ticket)
         return Request(What.LEAVE, ticket, held)
 
@@ -125,7 +125,7 @@ class RedisSemaphore(Generic[Link]):
 
     def _renewing(self, tickets: list[Ticket]) -> list[Request]:
         return [
-            Request(What.LEAVE, ticket, UNUSED) if ticket.gone else Request(What.RENEW, ticket, ticket.number)
+            Request(What.LEAVE, ticket, UNUSED) if ticket.gone else Request(What.RENEW, ticket, ticket.place)
             for ticket in tickets
         ]
 
@@ -140,16 +140,16 @@ class RedisSemaphore(Generic[Link]):
         """What a renewal says; one that came after its ticket had gone may have brought it back into the line."""
         if place.standing is Standing.HOLDING:
             ticket.keep(asked_at, self._wire.lease)
-            if ticket.hand(place.number):
+            if ticket.hand(int(place.number)):
                 self._link.hearing.tickets.pop(ticket.id, None)
         elif place.standing is Standing.WAITING:
             ticket.keep(asked_at, self._wire.presence)
-            ticket.stand(place.number)
+            ticket.number = place.number
         if ticket.gone and place.standing is not Standing.OUT:
             self.abandon(ticket)
         elif place.standing is Standing.OUT:
             self._link.watch.remove(ticket)
-            if ticket.holds and not ticket.gone:
+            if ticket.fence and not ticket.gone:
                 say_lost(self.name, ticket)
 
 

@@ -17,6 +17,7 @@ from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
 from steindamm.forks import begin_anew_in_child
+from steindamm.loops import must_end
 from steindamm.tickets import Ticket
 
 logger = logging.getLogger("steindamm")
@@ -89,20 +90,20 @@ class Watched(Generic[Renewing]):
                 continue
             if ticket.gone:
                 self.remove(ticket)
-            elif ticket.holds:
+            elif ticket.fence:
                 say_lost(semaphore.name, ticket)
 
     def hurry(self) -> None:
         """Those who wait are due now: a hand-over may have been missed."""
         for ticket in self._semaphores:
-            if not ticket.holds:
+            if not ticket.fence:
                 ticket.due = 0.0
 
 
 def say_lost(name: str, ticket: Ticket) -> None:
     """Tell a holder, and the log, that somebody else may have its slot."""
-    if not ticket.lost:
-        ticket.lost = True
+    if not ticket.over:
+        ticket.over = True
         logger.warning("limiter %r: the lease of slot %s ran out before it could be renewed", name, ticket.id)
 
 
@@ -196,7 +197,7 @@ class AsyncWatch:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._watched:
+        while self._watched and not must_end():
             self._wakes_at = self._watched.next_due()
             timer = loop.call_later(max(0.0, self._wakes_at - monotonic()), self._changed.set)
             try:

@@ -1,0 +1,88 @@
+"""Real clients that can be made to stand still before a request, or before its reply is looked at."""
+
+from __future__ import annotations
+
+import asyncio
+from struct import unpack
+from threading import Event
+from typing import Any
+
+import redis
+import redis.asyncio
+
+from steindamm.rules.semaphore import What
+
+PATIENCE = 10.0
+
+
+class Stop:
+    """A place at which a request of one kind stands still, once.
+
+    Parameters:
+        what: The kind of request to a semaphore.
+        before: Whether it stands still before it is sent, or before its reply is looked at.
+    """
+
+    def __init__(self, what: What, *, before: bool) -> None:
+        self.what = what
+        self.before = before
+        self.reached = Event()
+        self.go = Event()
+        self.answered = Event()
+
+    def stops(self, what: What | None, *, before: bool) -> bool:
+        if what is not self.what or before is not self.before or self.reached.is_set():
+            return False
+        self.reached.set()
+        return True
+
+
+def kind_of(args: tuple[Any, ...]) -> What | None:
+    """The kind of the first request in a call of the semaphore's script."""
+    if args[0] not in ("EVALSHA", "EVAL"):
+        return None
+    return What(int(unpack("<d", args[3 + args[2] + 1][:8])[0]))
+
+
+class GatedClient(redis.Redis):
+    """A sync client with stops."""
+
+    stop: Stop | None = None
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        stood = self._stand(kind_of(args), before=True)
+        reply = super().execute_command(*args, **options)
+        if stood is not None:
+            stood.answered.set()
+        self._stand(kind_of(args), before=False)
+        return reply
+
+    def _stand(self, what: What | None, *, before: bool) -> Stop | None:
+        stop = self.stop
+        if stop is None or not stop.stops(what, before=before):
+            return None
+        assert stop.go.wait(PATIENCE)
+        return stop
+
+
+class AsyncGatedClient(redis.asyncio.Redis):
+    """An async client with stops."""
+
+    stop: Stop | None = None
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        stood = await self._stand(kind_of(args), before=True)
+        reply = await super().execute_command(*args, **options)
+        if stood is not None:
+            stood.answered.set()
+        await self._stand(kind_of(args), before=False)
+        return reply
+
+    async def _stand(self, what: What | None, *, before: bool) -> Stop | None:
+        stop = self.stop
+        if stop is None or not stop.stops(what, before=before):
+            return None
+        async with asyncio.timeout(PATIENCE):
+            while not stop.go.is_set():  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        return stop
