@@ -19,6 +19,8 @@ logger = logging.getLogger("steindamm.dramatiq")
 
 LONGEST_HOP = 900.0
 """Seconds that a message is delayed in one go: half of what RabbitMQ waits for a worker to acknowledge it."""
+CLOCK = 1
+"""Milliseconds by which Dramatiq's clock, which counts whole ones, may be behind."""
 AGAIN = 1.0
 """Seconds until the next try where the broker did not take the message."""
 
@@ -34,7 +36,7 @@ def send_back(broker: Broker, message: MessageProxy, defer: Defer) -> Deferred:
     does: the worker can do nothing without it, and to go on would run the job, or lose it.
     """
     copy = message.copy(queue_name=q_name(message.queue_name), options={HEADER: defer.booking.written()})
-    delay = math.ceil(min(defer.wait, LONGEST_HOP) * 1000)
+    delay = math.ceil(min(defer.wait, LONGEST_HOP) * 1000) + CLOCK
     while not _is_taken(broker, copy, delay):
         time.sleep(AGAIN)
     message.options["store_results"] = False

@@ -1,0 +1,493 @@
+"""What becomes of jobs in a worker of this process: results, callbacks, retries, failures, slots."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import dramatiq
+import pytest
+from dramatiq.brokers.stub import StubBroker
+from dramatiq.middleware import GroupCallbacks, Interrupt, Shutdown, raise_thread_exception
+from dramatiq.rate_limits import RateLimiterBackend
+from dramatiq.results import ResultFailure
+from dramatiq.results.backends import StubBackend
+
+from steindamm import AsyncTokenBucket, MaxSleepExceededError, SyncSemaphore, SyncTokenBucket
+
+StartWorker = Callable[..., dramatiq.Worker]
+PATIENCE = 10_000
+"""Milliseconds."""
+
+
+class Seen(dramatiq.Middleware):
+    """Keeps what a worker did with each message."""
+
+    def __init__(self) -> None:
+        self.deliveries: list[str] = []
+        self.sent_back: list[str] = []
+        self.ended: list[tuple[str, dict[str, Any], BaseException | None]] = []
+
+    def before_process_message(self, _: Any, message: Any) -> None:
+        self.deliveries.append(message.message_id)
+
+    def after_enqueue(self, _: Any, message: Any, delay: int | None) -> None:
+        if delay is not None:
+            self.sent_back.append(message.message_id)
+
+    def after_process_message(self, _: Any, message: Any, *, result: Any = None, exception: Any = None) -> None:
+        self.ended.append((message.queue_name, dict(message.options), exception))
+
+
+@pytest.fixture
+def seen(broker: StubBroker) -> Seen:
+    middleware = Seen()
+    broker.add_middleware(middleware, before=dramatiq.middleware.AgeLimit)
+    return middleware
+
+
+def tight(name: str, **settings: Any) -> SyncTokenBucket:
+    """One start each 50 ms."""
+    return SyncTokenBucket(name, capacity=1, refill_frequency=0.05, **settings)
+
+
+def until(condition: Callable[[], Any]) -> None:
+    """Wait for something that happens soon."""
+    deadline = time.monotonic() + PATIENCE / 1000
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_limited_jobs_run_once_each_at_their_pace_and_spend_no_retry(
+    broker: StubBroker, start_worker: StartWorker, seen: Seen, name: str, is_async: bool
+) -> None:
+    starts: list[tuple[float, int]] = []
+
+    def note(job: int) -> None:
+        starts.append((time.monotonic(), job))
+
+    async def anote(job: int) -> None:
+        await asyncio.sleep(0)
+        note(job)
+
+    actor = dramatiq.actor(anote if is_async else note, broker=broker, limiter=tight(name), max_sleep=0)
+    for job in range(12):
+        actor.send(job)
+    start_worker()
+    broker.join("default", timeout=PATIENCE)
+    assert sorted(job for _, job in starts) == list(range(12))
+    assert starts[-1][0] - starts[0][0] > 11 * 0.05 - 0.03
+    assert len(seen.deliveries) <= 2 * 12
+    assert all("retries" not in options and "steindamm" not in options for _, options, _ in seen.ended)
+
+
+def test_a_job_that_waited_is_of_its_own_queue_while_it_runs(
+    broker: StubBroker, start_worker: StartWorker, seen: Seen, name: str
+) -> None:
+    names = []
+
+    class Names(dramatiq.Middleware):
+        def before_process_message(self, _: Any, message: Any) -> None:
+            names.append(message.queue_name)
+
+    broker.add_middleware(Names())
+    actor = dramatiq.actor(lambda: None, broker=broker, actor_name="job", limiter=tight(name), max_sleep=0)
+    for _ in range(4):
+        actor.send()
+    start_worker()
+    broker.join("default", timeout=PATIENCE)
+    assert names == ["default"] * 4
+
+
+def test_who_waits_for_a_result_gets_the_real_one(
+    broker: StubBroker, start_worker: StartWorker, results: StubBackend, name: str
+) -> None:
+    actor = dramatiq.actor(
+        lambda job: job, broker=broker, actor_name="job", limiter=tight(name), max_sleep=0, store_results=True
+    )
+    sent = [actor.send(job) for job in range(6)]
+    start_worker()
+    found = [message.get_result(backend=results, block=True, timeout=PATIENCE) for message in sent]
+    assert found == list(range(6))
+
+
+def test_callbacks_pipelines_and_groups_go_on_once(
+    broker: StubBroker, start_worker: StartWorker, results: StubBackend, barriers: RateLimiterBackend, name: str
+) -> None:
+    broker.add_middleware(GroupCallbacks(barriers))
+    limiter = tight(name)
+    succeeded, finished = [], []
+    add = dramatiq.actor(
+        lambda a, b: a + b, broker=broker, actor_name="add", limiter=limiter, max_sleep=0, store_results=True
+    )
+    success = dramatiq.actor(lambda _, result: succeeded.append(result), broker=broker, actor_name="success")
+    finish = dramatiq.actor(lambda: finished.append(1), broker=broker, actor_name="finish")
+    group = dramatiq.group([add.message(job, 0) for job in range(4)], broker=broker)
+    group.add_completion_callback(finish.message())
+    group.run()
+    pipeline = (add.message(1, 2) | add.message(3) | add.message(4)).run()
+    single = add.send_with_options(args=(5, 5), on_success=success)
+    start_worker()
+    assert pipeline.get_result(block=True, timeout=PATIENCE) == 10
+    assert list(group.get_results(block=True, timeout=PATIENCE)) == [0, 1, 2, 3]
+    assert single.get_result(backend=results, block=True, timeout=PATIENCE) == 10
+    broker.join("default", timeout=PATIENCE)
+    assert succeeded == [10]
+    assert finished == [1]
+
+
+def test_a_job_s_own_retries_are_its_own(broker: StubBroker, start_worker: StartWorker, seen: Seen, name: str) -> None:
+    tries: dict[int, int] = {}
+
+    def fail_twice(job: int) -> None:
+        tries[job] = tries.get(job, 0) + 1
+        if tries[job] < 3:
+            raise ValueError("its own reason")
+
+    actor = dramatiq.actor(fail_twice, broker=broker, limiter=tight(name), max_sleep=0, max_retries=2)
+    for job in range(4):
+        actor.send(job)
+    start_worker()
+    broker.join("default", timeout=PATIENCE)
+    assert tries == dict.fromkeys(range(4), 3)
+    assert sorted(options.get("retries", 0) for _, options, _ in seen.ended) == [1] * 4 + [2] * 8
+    assert not broker.dead_letters
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_body_that_is_refused_twice_is_deferred_twice_and_then_done_without_a_retry(
+    broker: StubBroker, start_worker: StartWorker, seen: Seen, results: StubBackend, is_async: bool
+) -> None:
+    runs = []
+
+    def refused_twice() -> str:
+        runs.append(1)
+        if len(runs) < 3:
+            raise MaxSleepExceededError("elsewhere", retry_after=0.02)
+        return "done"
+
+    async def arefused_twice() -> str:
+        return refused_twice()
+
+    actor = dramatiq.actor(
+        arefused_twice if is_async else refused_twice, broker=broker, store_results=True, max_retries=0
+    )
+    sent = actor.send()
+    start_worker()
+    assert sent.get_result(backend=results, block=True, timeout=PATIENCE) == "done"
+    broker.join("default", timeout=PATIENCE)
+    assert len(seen.deliveries) == 3
+    assert all("retries" not in options for _, options, _ in seen.ended)
+    assert not broker.dead_letters
+
+
+def test_a_plain_limiter_in_an_async_body_defers_its_job(
+    broker: StubBroker, start_worker: StartWorker, seen: Seen, name: str
+) -> None:
+    passed = []
+
+    async def call(job: int) -> None:
+        async with AsyncTokenBucket(name, capacity=1, refill_frequency=0.05, max_sleep=0.001):
+            passed.append(job)
+
+    actor = dramatiq.actor(call, broker=broker, max_retries=0)
+    for job in range(4):
+        actor.send(job)
+    start_worker()
+    broker.join("default", timeout=PATIENCE)
+    assert sorted(passed) == [0, 1, 2, 3]
+    assert not broker.dead_letters
+
+
+def test_a_job_that_may_wait_no_longer_fails_with_the_error_and_without_a_retry(
+    broker: StubBroker, start_worker: StartWorker, seen: Seen, results: StubBackend, name: str
+) -> None:
+    failures = []
+    limiter = SyncTokenBucket(name, capacity=1, refill_frequency=60)
+    dramatiq.actor(lambda _, error: failures.append(error["type"]), broker=broker, actor_name="failed")
+    actor = dramatiq.actor(
+        lambda: "ran",
+        broker=broker,
+        actor_name="job",
+        limiter=limiter,
+        max_deferral=0.2,
+        store_results=True,
+        on_failure="failed",
+    )
+    first = actor.send()
+    start_worker()
+    assert first.get_result(backend=results, block=True, timeout=PATIENCE) == "ran"
+    second = actor.send()
+    with pytest.raises(ResultFailure, match="MaxSleepExceededError") as failed:
+        second.get_result(backend=results, block=True, timeout=PATIENCE)
+    assert failed.value.orig_exc_type == "MaxSleepExceededError"
+    until(lambda: failures == ["MaxSleepExceededError"])
+    until(lambda: [message.message_id for message in broker.dead_letters] == [second.message_id])
+    assert [type(exception) for *_, exception in seen.ended if exception] == [MaxSleepExceededError]
+
+
+def test_a_spent_quota_fails_the_job_without_a_retry(
+    broker: StubBroker, start_worker: StartWorker, seen: Seen, name: str
+) -> None:
+    quota = SyncTokenBucket(name, capacity=1, refill_amount=0, refill_frequency=0)
+    actor = dramatiq.actor(lambda: "ran", broker=broker, actor_name="job", limiter=quota, max_retries=5)
+    actor.send()
+    actor.send()
+    start_worker()
+    until(lambda: broker.dead_letters)
+    broker.join("default", timeout=PATIENCE)
+    assert len(broker.dead_letters) == 1
+    assert len(seen.deliveries) == 2
+
+
+def test_a_function_that_raises_fails_its_job_with_its_error_and_no_other(
+    broker: StubBroker, start_worker: StartWorker, seen: Seen, results: StubBackend, name: str
+) -> None:
+    limiter = SyncTokenBucket(name, capacity=100)
+
+    def of_kind(kind: str) -> Any:
+        if kind == "unknown":
+            raise LookupError("no such kind")
+        return {"odd": 42}.get(kind, limiter)
+
+    def cost_of(kind: str) -> float:
+        return {"negative": -1.0}.get(kind, 1.0)
+
+    actor = dramatiq.actor(
+        lambda kind: kind,
+        broker=broker,
+        actor_name="job",
+        limiter=of_kind,
+        cost=cost_of,
+        store_results=True,
+        max_retries=1,
+    )
+    sent = {kind: actor.send(kind) for kind in ("unknown", "odd", "negative", "fine")}
+    start_worker()
+    assert sent["fine"].get_result(backend=results, block=True, timeout=PATIENCE) == "fine"
+    for kind, error in {"unknown": "LookupError", "odd": "TypeError", "negative": "ValueError"}.items():
+        with pytest.raises(ResultFailure) as failed:
+            sent[kind].get_result(backend=results, block=True, timeout=PATIENCE)
+        assert failed.value.orig_exc_type == error
+    broker.join("default", timeout=PATIENCE)
+    assert len(seen.deliveries) == 3 * 2 + 1
+    assert len(broker.dead_letters) == 3
+
+
+def test_the_age_limit_counts_from_the_first_sending(broker: StubBroker, start_worker: StartWorker, name: str) -> None:
+    runs = []
+    limiter = SyncTokenBucket(name, capacity=1, refill_frequency=0.4)
+    actor = dramatiq.actor(
+        lambda: runs.append(1), broker=broker, actor_name="job", limiter=limiter, max_sleep=0, max_age=200
+    )
+    actor.send()
+    actor.send()
+    start_worker()
+    broker.join("default", timeout=PATIENCE)
+    assert len(broker.dead_letters) == 1
+    assert runs == [1]
+
+
+def test_jobs_without_a_limit_run_while_others_wait(
+    broker: StubBroker, start_worker: StartWorker, seen: Seen, name: str
+) -> None:
+    runs = []
+    limited = dramatiq.actor(
+        lambda: runs.append("limited"),
+        broker=broker,
+        actor_name="limited",
+        max_sleep=30,
+        limiter=SyncTokenBucket(name, capacity=1, refill_frequency=20),
+    )
+    free = dramatiq.actor(lambda: runs.append("free"), broker=broker, actor_name="free")
+    for _ in range(10):
+        limited.send()
+    start_worker(threads=2)
+    until(lambda: len(seen.sent_back) >= 8)
+    for _ in range(10):
+        free.send()
+    until(lambda: runs.count("free") == 10)
+    assert runs.count("limited") == 1
+
+
+def test_deferrals_are_no_warnings(
+    broker: StubBroker, start_worker: StartWorker, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    actor = dramatiq.actor(lambda *_: None, broker=broker, actor_name="job", limiter=tight(name), max_sleep=0)
+    old = dramatiq.actor(lambda: None, broker=broker, actor_name="old", max_age=1)
+    with caplog.at_level(logging.DEBUG, logger="steindamm.dramatiq"):
+        for _ in range(4):
+            actor.send("a secret")
+        skipped = old.message().copy(message_timestamp=0)
+        broker.enqueue(skipped)
+        start_worker()
+        broker.join("default", timeout=PATIENCE)
+    skips = [record.getMessage() for record in caplog.records if "was skipped" in record.getMessage()]
+    assert skips == [f"Message {skipped} was skipped."]
+    own = [record.getMessage() for record in caplog.records if record.name == "steindamm.dramatiq"]
+    assert own
+    assert not any("secret" in line for line in own)
+
+
+def fail() -> None:
+    raise ValueError("its own reason")
+
+
+def retry() -> None:
+    raise dramatiq.Retry(delay=1)
+
+
+def last() -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def be_interrupted() -> None:
+    threading.Timer(0.05, raise_thread_exception, (threading.get_ident(), Interrupt)).start()
+    last()
+
+
+@pytest.mark.parametrize(
+    ("body", "options"),
+    [
+        (lambda: None, {}),
+        (fail, {}),
+        (retry, {}),
+        (last, {"time_limit": 50}),
+        (be_interrupted, {}),
+    ],
+    ids=["returns", "fails", "retries", "exceeds its time", "is interrupted"],
+)
+def test_a_slot_comes_back_however_a_job_ends(
+    broker: StubBroker, start_worker: StartWorker, name: str, body: Callable[[], None], options: dict[str, Any]
+) -> None:
+    slots = SyncSemaphore(name, capacity=1)
+    entered = []
+
+    def job() -> None:
+        entered.append(slots.try_acquire())
+        body()
+
+    dramatiq.actor(job, broker=broker, limiter=slots, max_retries=0, **options).send()
+    start_worker()
+    until(lambda: entered)
+    until(lambda: (permit := slots.try_acquire()) and not slots.release(permit))
+    broker.join("default", timeout=PATIENCE)
+    assert entered == [None]
+
+
+def test_a_slot_comes_back_when_the_worker_s_end_interrupts_its_job(
+    broker: StubBroker, start_worker: StartWorker, name: str
+) -> None:
+    slots = SyncSemaphore(name, capacity=1)
+    entered, errors = [], []
+
+    def job() -> None:
+        entered.append(1)
+        try:
+            last()
+        except Shutdown as error:
+            errors.append(error)
+            raise
+
+    dramatiq.actor(job, broker=broker, limiter=slots, notify_shutdown=True, max_retries=0).send()
+    worker = start_worker()
+    until(lambda: entered)
+    worker.stop()
+    assert len(errors) == 1
+    assert slots.try_acquire() is not None
+
+
+def test_a_slot_is_given_back_once_when_the_end_of_a_job_is_interrupted(
+    broker: StubBroker, start_worker: StartWorker, name: str
+) -> None:
+    interrupts = iter([Interrupt(), Interrupt()])
+    calls = []
+
+    class Trouble(dramatiq.Middleware):
+        def after_process_message(self, _: Any, message: Any, *, result: Any = None, exception: Any = None) -> None:
+            calls.append(exception)
+            if exception is None:
+                raise next(interrupts)
+
+    broker.add_middleware(Trouble())
+    slots = SyncSemaphore(name, capacity=2)
+    actor = dramatiq.actor(lambda: None, broker=broker, actor_name="job", limiter=slots, max_retries=0)
+    actor.send()
+    start_worker(threads=1)
+    broker.join("default", timeout=PATIENCE)
+    assert len(calls) == 2
+    assert [slots.try_acquire() is not None for _ in range(3)] == [True, True, False]
+
+
+def test_a_semaphore_bounds_how_many_run_at_once(
+    broker: StubBroker, start_worker: StartWorker, seen: Seen, name: str
+) -> None:
+    running, most, done = set(), [], []
+
+    def hold(job: int) -> None:
+        running.add(job)
+        most.append(len(running))
+        time.sleep(0.02)
+        running.discard(job)
+        done.append(job)
+
+    actor = dramatiq.actor(hold, broker=broker, limiter=SyncSemaphore(name, capacity=2))
+    for job in range(20):
+        actor.send(job)
+    start_worker(threads=6)
+    broker.join("default", timeout=PATIENCE)
+    assert sorted(done) == list(range(20))
+    assert max(most) == 2
+    assert all("retries" not in options for _, options, _ in seen.ended)
+
+
+@pytest.mark.parametrize("kind", ["bucket", "semaphore"])
+def test_a_worker_that_ends_does_not_sleep_for_jobs(
+    broker: StubBroker, start_worker: StartWorker, seen: Seen, name: str, kind: str
+) -> None:
+    limiter: Any = (
+        SyncTokenBucket(name, capacity=1, refill_frequency=25) if kind == "bucket" else SyncSemaphore(name, capacity=1)
+    )
+    limiter.acquire()
+    ran = []
+    actor = dramatiq.actor(lambda: ran.append(1), broker=broker, actor_name="job", limiter=limiter, max_sleep=60)
+    sent = actor.send()
+    worker = start_worker()
+    until(lambda: seen.deliveries)
+    time.sleep(0.05)
+    began = time.monotonic()
+    worker.stop()
+    assert time.monotonic() - began < 10
+    assert not ran
+    assert seen.sent_back == [sent.message_id]
+
+
+def test_an_interrupt_while_the_thread_sleeps_for_its_job_leaves_no_slot_held(
+    broker: StubBroker, start_worker: StartWorker, name: str
+) -> None:
+    threads: list[int] = []
+
+    class Notes(dramatiq.Middleware):
+        def before_process_message(self, _: Any, message: Any) -> None:
+            threads.append(threading.get_ident())
+
+    broker.add_middleware(Notes(), before=dramatiq.middleware.AgeLimit)
+    slots = SyncSemaphore(name, capacity=1)
+    held = slots.acquire()
+    actor = dramatiq.actor(lambda: None, broker=broker, actor_name="job", limiter=slots, max_sleep=1, max_retries=0)
+    actor.send()
+    start_worker(threads=2)
+    until(lambda: threads)
+    time.sleep(0.05)
+    raise_thread_exception(threads[0], Interrupt)
+    until(lambda: broker.dead_letters)
+    slots.release(held)
+    assert slots.try_acquire() is not None
