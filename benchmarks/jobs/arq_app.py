@@ -55,8 +55,8 @@ class WorkerSettings:
     functions = [plain, open_limit, steindamm, func(retried, max_tries=WITHOUT_END), unlimited]  # noqa: RUF012
     redis_settings = RedisSettings.from_dsn(journal.URL)
     on_job_start = count
-    max_jobs = 20
-    poll_delay = 0.05
+    max_jobs = 50
+    poll_delay = 0.01
     keep_result = 0
 
 
