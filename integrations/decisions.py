@@ -96,7 +96,7 @@ def decide(
     try:
         answer = limiter.ask(**_question(job, claim, booking, now, accept, wake))
     except LimiterUnavailableError as error:
-        return _unavailable(job, claim, booking, now, error)
+        return unanswered(job, claim, booking, error)
     decision = _decided(job, claim, booking, now, answer)
     if isinstance(decision, Fail):
         limiter.give_back(answer)
@@ -112,11 +112,20 @@ async def adecide(
     try:
         answer = await limiter.ask(**_question(job, claim, booking, now, accept, wake))
     except LimiterUnavailableError as error:
-        return _unavailable(job, claim, booking, now, error)
+        return unanswered(job, claim, booking, error)
     decision = _decided(job, claim, booking, now, answer)
     if isinstance(decision, Fail):
         await limiter.give_back(answer)
     return decision
+
+
+def unanswered(job: JobLimit, claim: Claim, booking: Booking, error: LimiterUnavailableError) -> Unavailable | Fail:
+    """What becomes of a job whose limiter's backend does not answer."""
+    now = time.time()
+    if _patience(job, booking, now) == 0:
+        return Fail(MaxSleepExceededError(claim.limiter.name, None, job.max_deferral))
+    wait = UNAVAILABLE_WAIT * random.uniform(0.5, 1.0)  # noqa: S311
+    return Unavailable(wait, booking.deferred(booking.limiter, booking.turn, now), error=error)
 
 
 def release(claim: Claim, start: Start) -> None:
@@ -153,15 +162,6 @@ def _horizon(job: JobLimit, booking: Booking, now: float) -> float:
 def _patience(job: JobLimit, booking: Booking, now: float) -> float:
     """Seconds that the job may still wait."""
     return math.inf if job.max_deferral is None else max(0.0, job.max_deferral - booking.waited(now))
-
-
-def _unavailable(
-    job: JobLimit, claim: Claim, booking: Booking, now: float, error: LimiterUnavailableError
-) -> Unavailable | Fail:
-    if _patience(job, booking, now) == 0:
-        return Fail(MaxSleepExceededError(claim.limiter.name, None, job.max_deferral))
-    wait = UNAVAILABLE_WAIT * random.uniform(0.5, 1.0)  # noqa: S311
-    return Unavailable(wait, booking.deferred(booking.limiter, booking.turn, now), error=error)
 
 
 def _decided(job: JobLimit, claim: Claim, booking: Booking, now: float, answer: Answer) -> Decision:
