@@ -142,7 +142,7 @@ class TokenBucket:
         return Request(What.COME_BACK, cost, accept, horizon, checked_number("turn", turn))
 
     def _answer(self, request: Request, decision: Decision) -> Answer:
-        verdict, wait, turn = decision
+        verdict, wait, turn, _ = decision
         if verdict is Verdict.GRANTED:
             return Answer(wait / SECOND, permit=Permit(self.name, request.cost, wait / SECOND), turn=turn)
         if verdict is Verdict.REFUSED:

@@ -10,6 +10,9 @@ that comes back for its booking takes from the pace.
 
 Refills come in whole steps on a grid that starts when the bucket stops being full (or that the caller
 anchors to a calendar); what is left of a step stays.
+
+Nothing here knows of closing, slowing, or another rate: what is changed of a bucket while it runs changes its
+clock, see `steindamm.rules.live`, and `decide` asks in bucket time.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from __future__ import annotations
 import math
 from enum import IntEnum
 from typing import NamedTuple
+
+from steindamm.rules.live import YEAR, Clock, Live
 
 ENDLESS = math.inf
 DUST = 1e-9
@@ -36,7 +41,9 @@ class Verdict(IntEnum):
     BOOKED = 2
     """A place in the line: come back after the wait, with the turn."""
     EARLY = 3
-    """The booking stands, its turn is not there yet: come back after the wait."""
+    """The turn stands and is not there yet: come back after the wait."""
+    TOO_MUCH = 4
+    """Nothing taken: the cost is above the capacity, which was lowered while the bucket runs."""
 
 
 class What(IntEnum):
@@ -46,17 +53,19 @@ class What(IntEnum):
     COME_BACK = 1
     GIVE_BACK = 2
     GIVE_BOOKING_BACK = 3
+    SETTLE = 4
+    LOOK = 5
 
 
 class Request(NamedTuple):
     """One request to a bucket.
 
     Parameters:
-        what: Whether it takes, comes back for a booking, or gives back.
-        cost: Tokens.
+        what: Whether it takes, comes back for a booking, gives back, settles a cost, or looks how far a turn is.
+        cost: Tokens; to settle, those that were used beyond the ones taken, or below 0 those that were not.
         accept: The longest wait, in microseconds, that the caller accepts.
         horizon: How far away, in microseconds, a turn may be booked; 0 for a caller that does not book.
-        turn: The turn that was booked or is given back, in microseconds on the backend's clock.
+        turn: The turn that was booked, is given back, or looked at, in microseconds on the bucket's clock.
     """
 
     what: What
@@ -72,12 +81,14 @@ class Decision(NamedTuple):
     Parameters:
         verdict: What was decided.
         wait: Microseconds until then; infinite where no wait would help.
-        turn: The moment itself, in microseconds on the backend's clock.
+        turn: The moment itself, in microseconds on the bucket's clock.
+        changed: When the bucket's clock was last set; 0 where it is the backend's.
     """
 
     verdict: Verdict
     wait: float
     turn: float
+    changed: float = 0.0
 
 
 class BucketTerms(NamedTuple):
@@ -109,18 +120,21 @@ class BucketState:
         grid: The last refill step, in microseconds.
         granted, deferred, refused: How many requests ended so.
         waited: Microseconds of waiting handed out.
+        live: What has been changed of the bucket while it runs, if anything.
     """
 
-    __slots__ = ("deferred", "granted", "grid", "line", "pace", "refused", "waited")
+    __slots__ = ("deferred", "granted", "grid", "line", "live", "pace", "refused", "waited")
 
     def __init__(self, terms: BucketTerms, now: float) -> None:
         self.line = self.pace = terms.initial
-        self.grid = _grid_start(terms, now)
+        self.grid = grid_start(terms, now)
         self.granted = self.deferred = self.refused = 0
         self.waited = 0.0
+        self.live: Live | None = None
 
 
-def _grid_start(terms: BucketTerms, now: float) -> float:
+def grid_start(terms: BucketTerms, now: float) -> float:
+    """The last refill step of a bucket that is full now."""
     if terms.anchor < 0 or terms.step == 0:
         return now
     return terms.anchor + math.floor((now - terms.anchor) / terms.step) * terms.step
@@ -142,9 +156,9 @@ def refill(terms: BucketTerms, state: BucketState, now: float) -> None:
         state.pace += steps * terms.amount
         state.grid += steps * step
     elif elapsed < 0 and (terms.anchor < 0 or elapsed <= -step):
-        state.grid = _grid_start(terms, now)
+        state.grid = grid_start(terms, now)
     if state.line >= capacity and state.pace >= capacity:
-        state.grid = _grid_start(terms, now)
+        state.grid = grid_start(terms, now)
     state.line = min(capacity, state.line)
     state.pace = min(capacity, state.pace)
 
@@ -186,13 +200,14 @@ def come_back(
     """Start what was booked for `turn`, wait for it up to `accept`, or book again.
 
     A turn later than the end of the line can't have been given (the clock was set back, the state was lost,
-    or somebody made it up): it counts as the end of the line.
+    or somebody made it up): it counts as the end of the line. A cost that has come to be above the capacity
+    since it was booked starts when the pace is full.
     """
     refill(terms, state, now)
     turn = max(now, min(turn, turn_of(terms, state, state.line, now)))
     if turn - now > accept:
         return Decision(Verdict.EARLY, turn - now, turn)
-    start = max(turn, turn_of(terms, state, state.pace - cost, now))
+    start = max(turn, turn_of(terms, state, state.pace - min(cost, terms.capacity), now))
     if start - now > accept or start == ENDLESS:
         return take(terms, state, now, cost, -1.0, horizon)
     state.pace -= cost
@@ -220,20 +235,80 @@ def give_back(
     return True
 
 
+def settle(terms: BucketTerms, state: BucketState, now: float, cost: float) -> None:
+    """Take what was used beyond the tokens taken, into debt if need be; below 0, give back what was not used."""
+    refill(terms, state, now)
+    state.line = min(terms.capacity, state.line - cost)
+    state.pace = min(terms.capacity, state.pace - cost)
+
+
+def look(terms: BucketTerms, state: BucketState, now: float, turn: float) -> Decision:
+    """How far away a turn is that was granted."""
+    refill(terms, state, now)
+    turn = max(now, min(turn, turn_of(terms, state, min(state.line, state.pace), now)))
+    return Decision(Verdict.EARLY, turn - now, turn)
+
+
+def at(terms: BucketTerms, state: BucketState, now: float) -> tuple[BucketTerms, Clock]:
+    """The terms in force, and the bucket's clock: the rules are asked with the one, at the time of the other."""
+    live = state.live
+    return (terms if live is None else live.terms(terms)), Clock(live, now)
+
+
 def kept_until(terms: BucketTerms, state: BucketState, used: float) -> float:
-    """When a state that was last used at `used` may be forgotten: it is full again by then, or a quota."""
-    kept = used + terms.keep
-    if terms.step == 0:
-        return kept
-    return max(kept, turn_of(terms, state, min(state.line, state.pace) - terms.capacity, used))
+    """When a state that was last used at `used` may be forgotten.
+
+    It is full again by then, open, and as fast as ever; or a quota; or its override is a year old.
+    """
+    live = state.live
+    kept = terms.keep if live is None or not live.is_overridden else max(terms.keep, YEAR)
+    terms, clock = at(terms, state, used)
+    full = clock.time
+    if terms.step > 0:
+        full = turn_of(terms, state, min(state.line, state.pace) - terms.capacity, clock.time)
+    return used + max(kept, clock.real(full - clock.time), clock.slow_for)
 
 
 def decide(terms: BucketTerms, state: BucketState, now: float, request: Request) -> Decision:
     """Decide on one request of any kind; a gift is GRANTED if it was taken back."""
+    if state.live is not None:
+        return _decide_in_bucket_time(terms, state, now, request)
     what, cost, accept, horizon, turn = request
     if what is What.TAKE:
         return take(terms, state, now, cost, accept, horizon)
     if what is What.COME_BACK:
         return come_back(terms, state, now, cost, accept, horizon, turn)
+    if what is What.LOOK:
+        return look(terms, state, now, turn)
+    if what is What.SETTLE:
+        settle(terms, state, now, cost)
+        return Decision(Verdict.GRANTED, 0.0, 0.0)
     back = give_back(terms, state, now, cost, turn, booked=what is What.GIVE_BOOKING_BACK)
     return Decision(Verdict.GRANTED if back else Verdict.REFUSED, 0.0, 0.0)
+
+
+def _decide_in_bucket_time(terms: BucketTerms, state: BucketState, now: float, request: Request) -> Decision:
+    live, (terms, clock) = state.live, at(terms, state, now)
+    assert live is not None  # noqa: S101
+    if request.what is What.TAKE and request.cost > terms.capacity:
+        state.refused += 1
+        return Decision(Verdict.TOO_MUCH, ENDLESS, ENDLESS, live.changed)
+    state.live = None
+    own = request._replace(accept=clock.own(request.accept), horizon=clock.own(request.horizon))
+    verdict, wait, turn, _ = decide(terms, state, clock.time, own)
+    state.live = live
+    real = clock.real(wait)
+    if verdict in (Verdict.GRANTED, Verdict.BOOKED) and request.what <= What.COME_BACK:
+        state.waited += real - wait
+    end_live(state, clock, now)
+    return Decision(verdict, real, turn, live.changed)
+
+
+def end_live(state: BucketState, clock: Clock, now: float) -> None:
+    """Go by the backend's clock again as soon as nothing is changed any more, and no turn is outstanding."""
+    live = state.live
+    if live is None or live.is_overridden or not clock.is_even:
+        return
+    if state.line >= -DUST and state.pace >= -DUST:
+        state.grid += now - clock.time
+        state.live = None

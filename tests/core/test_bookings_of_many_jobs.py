@@ -61,7 +61,7 @@ def run(
             heapq.heappush(queue, (stall[1], next(order), request))
             continue
         deliveries += 1
-        verdict, wait, turn = decide(terms, state, math.floor(now * US), request)
+        verdict, wait, turn, _ = decide(terms, state, math.floor(now * US), request)
         if verdict is Verdict.GRANTED:
             starts.append(now + wait / US)
             continue

@@ -130,7 +130,7 @@ def lived_in_lua(
 
 
 def as_reply(decision: Decision) -> list[int]:
-    verdict, wait, turn = decision
+    verdict, wait, turn, _ = decision
     if wait == math.inf:
         return [verdict, -1, -1]
     return [verdict, math.ceil(min(wait, FOREVER)), math.ceil(min(turn, FOREVER))]

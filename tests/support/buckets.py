@@ -15,6 +15,7 @@ from typing import Any
 import redis
 
 from steindamm import AsyncTokenBucket, SyncTokenBucket
+from steindamm.backends.redis.scripts import BUCKET
 from steindamm.rules.bucket import BucketState, BucketTerms, Decision, Request, Verdict, decide
 
 THREADS = ThreadPoolExecutor(64, thread_name_prefix="asker")
@@ -67,7 +68,7 @@ class FakeClock:
 
 def script_text(clock: str) -> str:
     """The bucket's script with a clock of the test's own."""
-    return "\n".join([clock, *((LUA / f"{part}.lua").read_text() for part in ("bucket_rules", "bucket"))])
+    return "\n".join([clock, *((LUA / f"{part}.lua").read_text() for part in (*BUCKET, "bucket"))])
 
 
 class PythonHome:

@@ -39,10 +39,11 @@ class BucketWire:
 
     def decoded(self, reply: Reply) -> list[Decision]:
         """One decision for each request."""
+        changed = reply.pop() if len(reply) % 3 else 0
         numbers = iter(reply)
         try:
             return [
-                Decision(VERDICTS[verdict], wait if wait >= 0 else math.inf, turn)
+                Decision(VERDICTS[verdict], wait if wait >= 0 else math.inf, turn, changed)
                 for verdict, wait, turn in zip(numbers, numbers, numbers, strict=True)
             ]
         except KeyError:

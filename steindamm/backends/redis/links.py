@@ -17,7 +17,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet, WeakValueDictionary
 
-from steindamm.backends.redis.connection import async_client, sync_client, twin_of
+from steindamm.backends.redis.connection import async_client, drop_idle_connections, sync_client, twin_of
 from steindamm.backends.redis.hearing import AsyncHearing, SyncHearing
 from steindamm.backends.redis.scripts import Script
 from steindamm.backends.redis.watch import AsyncWatch, SyncWatch
@@ -49,8 +49,9 @@ def failures() -> tuple[type[Exception], ...]:
 
 
 def checked_reply(name: str, reply: Any, length: int) -> Reply:
-    """A reply of so many integers; anything else did not come from our script."""
-    if not isinstance(reply, list) or len(reply) != length or not all(type(item) is int for item in reply):
+    """A reply of so many integers, and one more where something is changed of the limiter; any other is not ours."""
+    right = isinstance(reply, list) and len(reply) - length in {0, 1} and all(type(item) is int for item in reply)
+    if not right:
         raise LimiterUnavailableError(name, "malformed reply")
     return reply
 
@@ -105,6 +106,11 @@ class SyncLink:
                 if not is_pool_empty(error) or time.monotonic() > give_up:
                     raise unavailable(name, error) from error
                 time.sleep(POOL_PAUSE)
+            except Exception:
+                raise
+            except BaseException:
+                drop_idle_connections(self.client)
+                raise
 
     def _call(self, script: Script, keys: Sequence[Key], args: Sequence[Any]) -> Any:
         from redis.exceptions import NoScriptError  # noqa: PLC0415

@@ -7,6 +7,9 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import NamedTuple
 
+BUCKET = ("bucket_rules", "bucket_live", "bucket_state")
+"""The parts that a script needs to decide on a bucket."""
+
 
 class Script(NamedTuple):
     """A script's text and the hash that Redis knows it by."""
@@ -25,9 +28,9 @@ def script(*parts: str) -> Script:
 
 def bucket_script() -> Script:
     """Decides on requests to a token bucket."""
-    return script("clock", "bucket_rules", "bucket")
+    return script("clock", *BUCKET, "bucket")
 
 
 def semaphore_script() -> Script:
     """Decides on requests to a semaphore."""
-    return script("clock", "semaphore_rules", "semaphore")
+    return script("clock", "semaphore_at_once", "semaphore_rules", "semaphore")
