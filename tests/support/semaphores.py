@@ -29,7 +29,9 @@ TEST_CLOCK = "local function now_us() return tonumber(KEYS[6]) end"
 
 def script_text(clock: str) -> str:
     """The semaphore's script with a clock of the test's own."""
-    return "\n".join([clock, *((LUA / f"{part}.lua").read_text() for part in ("semaphore_rules", "semaphore"))])
+    return "\n".join(
+        [clock, *((LUA / f"{part}.lua").read_text() for part in ("semaphore_at_once", "semaphore_rules", "semaphore"))]
+    )
 
 
 def keys_of(name: str) -> list[str]:
