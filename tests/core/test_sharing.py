@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
@@ -150,11 +151,13 @@ class InterruptedLock:
         self._lock.acquire()
 
     def acquire(self, timeout: float) -> bool:
-        if self._lock.acquire(timeout=0.01):
-            return True
-        if self.interrupted.is_set():
-            raise Interruption
-        return False
+        give_up = time.monotonic() + timeout
+        while not self._lock.acquire(timeout=0.01):
+            if self.interrupted.is_set():
+                raise Interruption
+            if time.monotonic() > give_up:
+                return False
+        return True
 
     def release(self) -> None:
         self._lock.release()

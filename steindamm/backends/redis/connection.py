@@ -126,8 +126,9 @@ def _client(url: str, standalone: Any, cluster: Any, once_more: Any) -> Any:
 def twin_of(client: Any) -> Any:
     """A client with the same settings and connections of its own.
 
-    redis-py's async clients are bound to the event loop that first uses them, and a pool that was forked
-    while another thread used it may be locked for ever.
+    redis-py's async clients are bound to the event loop that first uses them. A pool that was forked while
+    another thread used it may be locked for ever, and one whose user was interrupted may hold a connection
+    on which a reply that is nobody's is still to come.
     """
     if hasattr(client, "nodes_manager"):
         return _cluster_twin_of(client)

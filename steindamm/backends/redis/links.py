@@ -17,11 +17,11 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet, WeakValueDictionary
 
-from steindamm.backends.redis.connection import async_client, drop_idle_connections, sync_client, twin_of
+from steindamm.backends.redis.connection import async_client, sync_client, twin_of
 from steindamm.backends.redis.hearing import AsyncHearing, SyncHearing
 from steindamm.backends.redis.scripts import Script
 from steindamm.backends.redis.watch import AsyncWatch, SyncWatch
-from steindamm.errors import LimiterUnavailableError
+from steindamm.errors import LimiterUnavailableError, SteindammError
 from steindamm.loops import EachLoop
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ def failures() -> tuple[type[Exception], ...]:
 
 def checked_reply(name: str, reply: Any, length: int) -> Reply:
     """A reply of so many integers, and one more where something is changed of the limiter; any other is not ours."""
-    right = isinstance(reply, list) and len(reply) - length in {0, 1} and all(type(item) is int for item in reply)
-    if not right:
+    if not isinstance(reply, list) or len(reply) - length not in {0, 1} or any(type(item) is not int for item in reply):
         raise LimiterUnavailableError(name, "malformed reply")
     return reply
 
@@ -69,7 +68,8 @@ def counts_listeners(client: SyncClient | AsyncClient) -> bool:
 class SyncLink:
     """Runs scripts through a sync client.
 
-    In a forked child, and for a URL, the client is made when it is first needed.
+    For a URL, in a forked child, and after a thread was interrupted in the middle of a command, a client is made
+    when it is needed.
     """
 
     _all: ClassVar[WeakSet[SyncLink]] = WeakSet()
@@ -106,10 +106,10 @@ class SyncLink:
                 if not is_pool_empty(error) or time.monotonic() > give_up:
                     raise unavailable(name, error) from error
                 time.sleep(POOL_PAUSE)
-            except Exception:
+            except SteindammError:
                 raise
             except BaseException:
-                drop_idle_connections(self.client)
+                self._client = None
                 raise
 
     def _call(self, script: Script, keys: Sequence[Key], args: Sequence[Any]) -> Any:

@@ -46,6 +46,9 @@ class _Stage(Enum):
     ANSWERED = auto()
 
 
+WAITS = frozenset({_Stage.GATHERED, _Stage.SENT})
+
+
 class _Waiting(Generic[Request, Answer]):
     """A thread's request that waits for the call under way to end."""
 
@@ -113,7 +116,7 @@ class SyncSharing(Generic[Request, Answer]):
 
     def _ask_together(self, mine: _Waiting[Request, Answer]) -> Answer:
         try:
-            while not mine.turn.acquire(timeout=PATIENCE) and mine.stage in {_Stage.GATHERED, _Stage.SENT}:
+            while not mine.turn.acquire(timeout=PATIENCE) and mine.stage in WAITS:
                 self._look_after(mine)
             if mine.stage is _Stage.CHOSEN:
                 self._lead(mine)
@@ -176,11 +179,11 @@ class SyncSharing(Generic[Request, Answer]):
             self._gathered.extendleft(reversed(lost))
 
     def _look_after(self, mine: _Waiting[Request, Answer]) -> None:
-        """If nobody makes a call, choose who does; a request whose call has ended without an answer is made again."""
-        if not self._calling.acquire(blocking=False):
-            return
-        self._calling.release()
-        self._ask_again([mine])
+        """While no call is under way: a request that got lost gathers again, and somebody is chosen to call."""
+        with self._calling, self._lock:
+            if mine.stage in WAITS and mine not in self._gathered:
+                mine.stage = _Stage.GATHERED
+                self._gathered.appendleft(mine)
         self._pass_on()
 
     def _drop_out(self, mine: _Waiting[Request, Answer]) -> None:
