@@ -33,7 +33,10 @@ local function live_rules()
   end
 
   function rules.clock(live, now)
-    if now < live.since - live.span then live.since = now + live.span end
+    if now < live.since - live.span then
+      if live.time == live.since then live.time = now + live.span end
+      live.since = now + live.span
+    end
     if now >= live.since then live.span = 0 end
     live.cut_at = math.min(live.cut_at, now)
 

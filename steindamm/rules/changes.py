@@ -1,106 +1,139 @@
-"""What changes a bucket while it runs: closing, reopening, cutting, overriding.
+"""What changes a bucket while it runs: closing, reopening, slowing down, overriding.
 
-Each sets the bucket's clock anew; see `steindamm.rules.live`. What is given out by then moves with it.
+Each sets the bucket's clock anew, see `steindamm.rules.live`; what is given out by then moves with it.
 """
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import NamedTuple
 
 from steindamm.rules.bucket import BucketState, BucketTerms, at, end_live, grid_start, refill
-from steindamm.rules.live import COOL, UNSET, Clock, Live
+from steindamm.rules.live import UNSET, Clock, Live
 
 
-class Cut(NamedTuple):
-    """How a bucket's rate falls and recovers.
+class Kind(StrEnum):
+    """What is done to a bucket; the script is told the same words."""
 
-    Parameters:
-        factor: What is left of the rate after a cut.
-        least: The smallest share of the rate that is left after any number of cuts.
-        recovery: Microseconds in which the share grows by 1.
-    """
-
-    factor: float
-    least: float
-    recovery: float
+    CLOSE_FOR = "close for"
+    CLOSE_UNTIL = "close until"
+    REOPEN = "reopen"
+    BACK_OFF = "back off"
+    OVERRIDE = "override"
 
 
-class Override(NamedTuple):
-    """Terms that are to be in force instead of those that the code says.
+class Change(NamedTuple):
+    """One change of a bucket.
 
     Parameters:
-        capacity: The most tokens it holds.
-        amount: Tokens that arrive each step.
-        step: Microseconds of bucket time between refills; 0 for a quota.
-        anchor: A moment of the refill grid, or a negative number for none.
-        speed: The rate as a multiple of the one that the code says.
+        kind: What is done.
+        numbers: To close, for how long, or until when; to back off, for how long, and as `back_off` has them what
+            the rate falls by and how it recovers; to override, what `override_of` gives. Times in microseconds.
+        note: Who overrides, and with what, for people.
     """
 
-    capacity: float
-    amount: float
-    step: float
-    anchor: float
-    speed: float
+    kind: Kind
+    numbers: tuple[float, ...] = ()
+    note: bytes = b""
 
 
-WITHOUT = Override(UNSET, UNSET, UNSET, UNSET, 1.0)
-"""The terms that the code says."""
+NO_OVERRIDE = (UNSET, UNSET, UNSET, UNSET, 1.0)
+"""The numbers that put in force what the code says."""
+COOL = 1e6
+"""Microseconds after the rate fell in which it does not again: what was sent before may still be refused."""
 
 
-def override_of(own: BucketTerms, wanted: BucketTerms) -> Override:
-    """The override that puts `wanted` in force where the code says `own`.
+def override_of(own: BucketTerms, wanted: BucketTerms) -> tuple[float, ...]:
+    """The numbers that put `wanted` in force where the code says `own`.
 
-    A token costs as much bucket time as before, so that the turns in line stay in their order, and another rate
-    is another speed of the clock. A calendar's clock is not to be touched.
+    A token costs as much bucket time as before, so that the turns in line stay in their order; another rate is
+    another speed of the clock. A calendar's clock is not to be touched.
     """
     if own.step == 0 or own.anchor >= 0:
-        return Override(wanted.capacity, wanted.amount, wanted.step, wanted.anchor, 1.0)
+        return wanted.capacity, wanted.amount, wanted.step, wanted.anchor, 1.0
     more = wanted.amount / own.amount
-    return Override(wanted.capacity, wanted.amount, own.step * more, UNSET, more * (own.step / wanted.step))
+    return wanted.capacity, wanted.amount, own.step * more, UNSET, more * (own.step / wanted.step)
 
 
-def close(terms: BucketTerms, state: BucketState, now: float, until: float) -> None:
+def change(terms: BucketTerms, state: BucketState, now: float, wanted: Change) -> None:
+    """Make one change of any kind."""
+    kind, numbers, note = wanted
+    if state.live is None:
+        state.live = Live(now)
+    if kind is Kind.OVERRIDE:
+        _override(terms, state, state.live, now, numbers, note)
+    elif kind is Kind.REOPEN:
+        _open(at(terms, state, now)[0], state, state.live, now)
+    elif kind is Kind.BACK_OFF:
+        _back_off(terms, state, state.live, now, *numbers)
+    else:
+        (time,) = numbers
+        _close(terms, state, state.live, now, time if kind is Kind.CLOSE_UNTIL else now + time)
+    end_live(state, Clock(state.live, now), now)
+
+
+def _close(terms: BucketTerms, state: BucketState, live: Live, now: float, until: float) -> None:
     """Let nobody start before then; where it is closed for longer, it stays so."""
-    live = _live(state, now)
     terms, clock = at(terms, state, now)
-    if until > max(now, live.since):
-        if _is_on_calendar(terms):
-            _open(terms, state, live, now)
-            refill(terms, state, now)
-            live.line, live.pace, live.grid = state.line, state.pace, state.grid
-            refill(terms, state, until)
-            _set(live, now, until, clock.share)
-        else:
-            _set(live, now, clock.time, clock.share)
-        live.since = until
-        live.span = until - now
-    end_live(state, Clock(live, now), now)
-
-
-def reopen(terms: BucketTerms, state: BucketState, now: float) -> None:
-    """Let those start who may, from now on."""
-    live = state.live
-    if live is not None:
-        terms, _ = at(terms, state, now)
+    if until <= max(now, live.since):
+        return
+    if _is_on_calendar(terms):
         _open(terms, state, live, now)
-        end_live(state, Clock(live, now), now)
+        refill(terms, state, now)
+        live.line, live.pace, live.grid = state.line, state.pace, state.grid
+        refill(terms, state, until)
+        _set(live, now, until, clock.share)
+    else:
+        _set(live, now, clock.time, clock.share)
+    live.since = until
+    live.span = until - now
 
 
-def back_off(terms: BucketTerms, state: BucketState, now: float, until: float, cut: Cut) -> None:
-    """Close after the server has refused, and go on slower; those that were under way meanwhile change nothing."""
-    live = _live(state, now)
+def _open(terms: BucketTerms, state: BucketState, live: Live, now: float) -> None:
+    """Let those start who may, from now on."""
+    clock = Clock(live, now)
+    if clock.opens_in == 0:
+        return
+    time = clock.time
+    if _is_on_calendar(terms):
+        _take_back_refills(terms, state, live, now)
+        time = now
+    _set(live, now, time, clock.share)
+    live.since = now
+    live.span = 0.0
+
+
+def _back_off(
+    terms: BucketTerms,
+    state: BucketState,
+    live: Live,
+    now: float,
+    wait: float,
+    factor: float,
+    least: float,
+    recovery: float,
+) -> None:
+    """Close after the server has refused, and go on slower; where it is closed already, the rate has fallen.
+
+    Parameters:
+        wait: For how long to close.
+        factor: What is left of the rate.
+        least: The smallest share of the rate that is ever left.
+        recovery: The time in which the share grows by 1.
+    """
     view, clock = at(terms, state, now)
-    may_cut = view.step > 0 and not _is_on_calendar(view)
-    if may_cut and clock.opens_in == 0 and now >= live.cut_at + COOL:
-        _set(live, now, clock.time, max(cut.least, clock.share * cut.factor))
+    may_slow = view.step > 0 and not _is_on_calendar(view)
+    if may_slow and clock.opens_in == 0 and now >= live.cut_at + COOL:
+        _set(live, now, clock.time, max(least, clock.share * factor))
         live.since = live.cut_at = now
-        live.recovery = cut.recovery
-    close(terms, state, now, until)
+        live.recovery = recovery
+    _close(terms, state, live, now, now + wait)
 
 
-def override(terms: BucketTerms, state: BucketState, now: float, wanted: Override, note: bytes = b"") -> None:
+def _override(
+    terms: BucketTerms, state: BucketState, live: Live, now: float, numbers: tuple[float, ...], note: bytes
+) -> None:
     """Put other terms in force, or those that the code says; nobody loses a turn."""
-    live = _live(state, now)
     old, _ = at(terms, state, now)
     until = live.since
     _open(old, state, live, now)
@@ -108,21 +141,10 @@ def override(terms: BucketTerms, state: BucketState, now: float, wanted: Overrid
     refill(old, state, clock.time)
     _set(live, now, clock.time, clock.share)
     live.since = now
-    live.capacity, live.amount, live.step, live.anchor, live.speed = wanted
+    live.capacity, live.amount, live.step, live.anchor, live.speed = numbers
     live.set_at, live.note = now, note
     _fit(old, live.terms(terms), state, clock.time)
-    close(terms, state, now, until)
-
-
-def _open(terms: BucketTerms, state: BucketState, live: Live, now: float) -> None:
-    clock = Clock(live, now)
-    if clock.opens_in > 0:
-        on_calendar = _is_on_calendar(terms)
-        if on_calendar:
-            _take_back_refills(terms, state, live, now)
-        _set(live, now, now if on_calendar else clock.time, clock.share)
-        live.since = now
-        live.span = 0.0
+    _close(terms, state, live, now, until)
 
 
 def _fit(old: BucketTerms, new: BucketTerms, state: BucketState, time: float) -> None:
@@ -136,12 +158,6 @@ def _fit(old: BucketTerms, new: BucketTerms, state: BucketState, time: float) ->
 
 def _is_on_calendar(terms: BucketTerms) -> bool:
     return terms.anchor >= 0 and terms.step > 0
-
-
-def _live(state: BucketState, now: float) -> Live:
-    if state.live is None:
-        state.live = Live(now)
-    return state.live
 
 
 def _set(live: Live, now: float, time: float, share: float) -> None:

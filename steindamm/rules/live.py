@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 UNSET = -1.0
 YEAR = 366 * 86_400e6
 """Microseconds that an override is kept after the bucket's last use."""
-COOL = 1e6
-"""Microseconds after a cut in which there is no other: what was sent before it may still be refused."""
 
 
 class Live:
@@ -139,7 +137,9 @@ class Clock:
 def _bear_set_back(live: Live, now: float) -> None:
     """Where the backend's clock was set back, the bucket is closed for no longer than was meant."""
     if now < live.since - live.span:
+        goes_by_backend = live.time == live.since
         live.since = now + live.span
+        live.time = live.since if goes_by_backend else live.time
     if now >= live.since:
         live.span = 0.0
     live.cut_at = min(live.cut_at, now)

@@ -22,7 +22,12 @@ THREADS = ThreadPoolExecutor(64, thread_name_prefix="asker")
 NUMBERS = count(1)
 LUA = Path(__file__).parents[2] / "lua"
 STATE = Struct("<7d")
-TEST_CLOCK = "local function now_us() return tonumber(ARGV[3]) end"
+LIVE = Struct("<16d")
+LIVE_FIELDS = (
+    "changed", "time", "since", "span", "share", "recovery", "cut_at", "speed",
+    "capacity", "amount", "step", "anchor", "set_at", "line", "pace", "grid",
+)  # fmt: skip
+TEST_CLOCK = "local function now_us() return tonumber(KEYS[2]) end"
 
 
 async def call(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -68,7 +73,16 @@ class FakeClock:
 
 def script_text(clock: str) -> str:
     """The bucket's script with a clock of the test's own."""
-    return "\n".join([clock, *((LUA / f"{part}.lua").read_text() for part in (*BUCKET, "bucket"))])
+    return _assembled(clock, "bucket")
+
+
+def change_text(clock: str) -> str:
+    """The script that changes a bucket, with a clock of the test's own."""
+    return _assembled(clock, "bucket_change")
+
+
+def _assembled(clock: str, main: str) -> str:
+    return "\n".join([clock, *((LUA / f"{part}.lua").read_text() for part in (*BUCKET, main))])
 
 
 class PythonHome:
@@ -93,6 +107,6 @@ class LuaHome:
         self._script = admin.register_script(script_text(TEST_CLOCK))
 
     def decide(self, now: float, request: Request) -> Decision:
-        packed = Struct("<6d").pack(*self.terms), Struct("<5d").pack(*request), int(now)
-        verdict, wait, turn = self._script(keys=[self._key], args=packed)
-        return Decision(Verdict(verdict), wait if wait >= 0 else float("inf"), turn)
+        packed = Struct("<6d").pack(*self.terms), Struct("<5d").pack(*request)
+        verdict, wait, turn, *changed = self._script(keys=[self._key, int(now)], args=packed)
+        return Decision(Verdict(verdict), wait if wait >= 0 else float("inf"), turn, *changed)
