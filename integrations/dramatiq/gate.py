@@ -16,6 +16,7 @@ from steindamm.answers import Answer
 from steindamm.errors import LimiterUnavailableError
 from steindamm.integrations.bookings import Booking
 from steindamm.integrations.decisions import Decision, Defer, Start, decide
+from steindamm.integrations.dramatiq.outages import Outages
 from steindamm.integrations.dramatiq.threads import Threads
 from steindamm.integrations.job_limits import Claim, JobLimit
 from steindamm.semaphore import Semaphore
@@ -38,6 +39,7 @@ class Gate:
 
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
+        self._outages = Outages()
         self._alarms: set[Event] = set()
         self._closed = False
 
@@ -49,6 +51,9 @@ class Gate:
 
     def ask(self, limit: JobLimit, claim: Claim, booking: Booking) -> Decision:
         """Decide on one job; one that may start may do so at once, its wait has been slept through."""
+        return self._outages.ask(self._ask, limit, claim, booking)
+
+    def _ask(self, limit: JobLimit, claim: Claim, booking: Booking) -> Decision:
         accept = self._bearable(limit, is_back=booking.turn_at(claim.limiter.name) is not None)
         if isinstance(claim.limiter, Semaphore):
             return self._ask_semaphore(limit, claim, booking, accept)

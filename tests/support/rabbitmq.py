@@ -1,4 +1,4 @@
-"""A private RabbitMQ: a node of its own with ports, a folder and a port mapper of its own, that ends with the test run."""
+"""A private RabbitMQ: ports, a folder and a port mapper of its own; it ends with the test run."""
 
 from __future__ import annotations
 
