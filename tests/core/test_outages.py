@@ -13,7 +13,7 @@ import redis.exceptions
 from support.buckets import Kind, call
 from support.servers import Cluster, Server, valkey_binary
 
-from steindamm import LimiterUnavailableError
+from steindamm import LimiterUnavailableError, SyncTokenBucket
 
 HOUR = 3_600.0
 
@@ -53,6 +53,35 @@ async def test_a_server_that_hangs_is_an_error_after_the_clients_timeout(mortal_
         server.signal(signal.SIGCONT)
     assert isinstance(error.value.__cause__, redis.exceptions.TimeoutError)
     await call(bucket.acquire)
+
+
+class InterruptionError(Exception):
+    """What a signal's handler raises, as Celery's soft time limit does."""
+
+
+@pytest.mark.parametrize("way", ["url", "client"])
+def test_a_thread_interrupted_in_the_middle_of_its_question_leaves_its_answer_to_nobody(
+    server: Server, way: str
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise InterruptionError
+
+    connection = server.url if way == "url" else redis.Redis.from_url(server.url)
+    free = SyncTokenBucket(name="free", capacity=100, connection=connection)
+    spent = SyncTokenBucket(name="spent", capacity=1, refill_frequency=HOUR, connection=connection)
+    assert spent.try_acquire()
+    before = signal.signal(signal.SIGALRM, interrupt)
+    server.signal(signal.SIGSTOP)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(InterruptionError):
+            free.try_acquire()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        server.signal(signal.SIGCONT)
+    for _ in range(5):
+        assert not spent.try_acquire()
+        assert free.try_acquire()
 
 
 async def test_all_who_asked_together_are_told(mortal_buckets: Kind, server: Server) -> None:

@@ -1,4 +1,4 @@
-"""Forks while threads use two limiters, and uses them in each child: forking.py NAME [URL]."""
+"""Forks while threads use two limiters, and uses them in each child: forking.py NAME [url|client URL]."""
 
 import os
 import signal
@@ -6,14 +6,18 @@ import sys
 import threading
 import time
 
+from redis import Redis
+
 from steindamm import SyncTokenBucket
 
-CHILDREN = 30
+CHILDREN = 25
 PATIENCE = 10
 
-name, url = sys.argv[1], (sys.argv[2] if len(sys.argv) > 2 else None)
-quick = SyncTokenBucket(name=f"fork-{name}", capacity=1e6, refill_frequency=0.001, connection=url)
-waiting = SyncTokenBucket(name=f"forkwait-{name}", capacity=1, refill_frequency=0.002, connection=url)
+name, *rest = sys.argv[1:]
+url = rest[1] if rest else None
+connection = Redis.from_url(url) if url and rest[0] == "client" else url
+quick = SyncTokenBucket(name=f"fork-{name}", capacity=1e6, refill_frequency=0.001, connection=connection)
+waiting = SyncTokenBucket(name=f"forkwait-{name}", capacity=1, refill_frequency=0.002, connection=connection)
 ended = threading.Event()
 
 

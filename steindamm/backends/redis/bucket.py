@@ -100,7 +100,8 @@ def sync_bucket(connection: Any, settings: BucketSettings) -> SyncRedisBucket:
     """The bucket that all sync limiters of this name and these terms share."""
     checked_connection(connection, asynchronous=False)
     link, wire = sync_link(connection), BucketWire(settings)
-    return link.limiters.setdefault(wire.identity, SyncRedisBucket(link, wire))  # type: ignore[no-any-return]
+    known: SyncRedisBucket | None = link.limiters.get(wire.identity)
+    return known or link.limiters.setdefault(wire.identity, SyncRedisBucket(link, wire))
 
 
 def async_buckets(connection: Any, settings: BucketSettings) -> EachLoop[AsyncRedisBucket]:
@@ -110,6 +111,7 @@ def async_buckets(connection: Any, settings: BucketSettings) -> EachLoop[AsyncRe
 
     def make() -> AsyncRedisBucket:
         link = async_link(connection)
-        return link.limiters.setdefault(wire.identity, AsyncRedisBucket(link, wire))  # type: ignore[no-any-return]
+        known: AsyncRedisBucket | None = link.limiters.get(wire.identity)
+        return known or link.limiters.setdefault(wire.identity, AsyncRedisBucket(link, wire))
 
     return EachLoop(make)

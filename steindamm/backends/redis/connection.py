@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import inspect
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from steindamm.errors import wrong_kind
@@ -70,6 +71,7 @@ def checked_connection(connection: object, *, asynchronous: bool) -> None:
         raise wrong_kind("connection", "a redis-py client (it speaks to Valkey, too) or a URL", connection)
 
 
+@lru_cache(maxsize=100)
 def _check_url(url: str) -> None:
     """The URL may hold a password: no message shows it."""
     from redis.connection import parse_url  # noqa: PLC0415

@@ -178,8 +178,9 @@ def sync_link(connection: SyncClient | str) -> SyncLink:
     A client carries its own link, so that both go when the client goes.
     """
     if isinstance(connection, str):
-        return _url_links.setdefault(connection, SyncLink(connection))
-    return vars(connection).setdefault(ATTRIBUTE, SyncLink(connection))  # type: ignore[no-any-return]
+        return _url_links.get(connection) or _url_links.setdefault(connection, SyncLink(connection))
+    own = vars(connection)
+    return own.get(ATTRIBUTE) or own.setdefault(ATTRIBUTE, SyncLink(connection))  # type: ignore[no-any-return]
 
 
 def async_link(connection: AsyncClient | str) -> AsyncLink:
@@ -187,7 +188,8 @@ def async_link(connection: AsyncClient | str) -> AsyncLink:
     if isinstance(connection, str):
         links = _url_links_of_each_loop.here()
         return links.get(connection) or links.setdefault(connection, AsyncLink(async_client(connection), ours=True))
-    each_loop: EachLoop[AsyncLink] = vars(connection).setdefault(ATTRIBUTE, EachLoop(_links_of(connection)))
+    own = vars(connection)
+    each_loop: EachLoop[AsyncLink] = own.get(ATTRIBUTE) or own.setdefault(ATTRIBUTE, EachLoop(_links_of(connection)))
     return each_loop.here()
 
 
