@@ -122,7 +122,7 @@ async def adecide(
 def unanswered(job: JobLimit, claim: Claim, booking: Booking, error: LimiterUnavailableError) -> Unavailable | Fail:
     """What becomes of a job whose limiter's backend does not answer."""
     now = time.time()
-    if _patience(job, booking, now) == 0:
+    if time_left(job, booking, now) == 0:
         return Fail(MaxSleepExceededError(claim.limiter.name, None, job.max_deferral))
     wait = UNAVAILABLE_WAIT * random.uniform(0.5, 1.0)  # noqa: S311
     return Unavailable(wait, booking.deferred(booking.limiter, booking.turn, now), error=error)
@@ -146,6 +146,11 @@ def defer_refused_body(job: JobLimit, booking: Booking, error: MaxSleepExceededE
     return Defer(wait, booking.deferred(error.name, None, now)._replace(until=now + wait))
 
 
+def time_left(job: JobLimit, booking: Booking, now: float) -> float:
+    """Seconds that the job may still wait."""
+    return math.inf if job.max_deferral is None else max(0.0, job.max_deferral - booking.waited(now))
+
+
 def _question(
     job: JobLimit, claim: Claim, booking: Booking, now: float, accept: float, wake: Callable[[], None] | None
 ) -> dict[str, Any]:
@@ -156,19 +161,14 @@ def _question(
 
 
 def _horizon(job: JobLimit, booking: Booking, now: float) -> float:
-    return min(MAX_BOOKING, _patience(job, booking, now))
-
-
-def _patience(job: JobLimit, booking: Booking, now: float) -> float:
-    """Seconds that the job may still wait."""
-    return math.inf if job.max_deferral is None else max(0.0, job.max_deferral - booking.waited(now))
+    return min(MAX_BOOKING, time_left(job, booking, now))
 
 
 def _decided(job: JobLimit, claim: Claim, booking: Booking, now: float, answer: Answer) -> Decision:
     name = claim.limiter.name
     if answer.permit is not None:
         return Start(answer.wait, answer)
-    patience = _patience(job, booking, now)
+    patience = time_left(job, booking, now)
     if answer.turn is not None and (patience > 0 or answer.ticket is None):
         wait = answer.wait if answer.ticket is None else min(answer.wait, patience)
         return Defer(wait, booking.deferred(name, answer.turn, now), answer)
