@@ -62,7 +62,7 @@ def limited(function: Function, limit: JobLimit) -> Function:
         raise TypeError(f"{function.__qualname__} is limited already: a function takes one limit")
 
     @functools.wraps(function)
-    async def limited(ctx: Any, *args: Any, **kwargs: Any) -> Any:
+    async def run(ctx: Any, *args: Any, **kwargs: Any) -> Any:
         async def body() -> Any:
             token = _running.set(ctx["job_id"])
             try:
@@ -74,8 +74,8 @@ def limited(function: Function, limit: JobLimit) -> Function:
             return await function(ctx, *args, **kwargs)
         return await Delivery(limit, limit.claim(args, kwargs), ctx).run(body)
 
-    limited.steindamm_limit = limit  # type: ignore[attr-defined]
-    return limited  # type: ignore[return-value]
+    run.steindamm_limit = limit  # type: ignore[attr-defined]
+    return run  # type: ignore[return-value]
 
 
 def is_limited(function: Callable[..., Any]) -> bool:

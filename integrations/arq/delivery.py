@@ -18,7 +18,16 @@ from steindamm.integrations.arq.entry import BROKER_ERRORS, Entry
 from steindamm.integrations.arq.room import waiting_room
 from steindamm.integrations.arq.terms import WORKER_TERMS
 from steindamm.integrations.bookings import Booking
-from steindamm.integrations.decisions import Decision, Defer, Fail, Start, adecide, defer_refused_body
+from steindamm.integrations.decisions import (
+    Decision,
+    Defer,
+    Fail,
+    Start,
+    Unavailable,
+    adecide,
+    defer_refused_body,
+    time_left,
+)
 from steindamm.integrations.job_limits import Claim, JobLimit
 from steindamm.permits import SlotPermit
 from steindamm.semaphore import Semaphore
@@ -84,6 +93,8 @@ class Delivery:
 
     async def _leave_to_start(self, booking: Booking) -> SlotPermit | None:
         """The permit that the job holds while it runs, if its limiter is a semaphore."""
+        if (left := booking.left(time.time())) > LITTLE_WAIT:
+            booking = await self._defer(Defer(left, booking))
         with waiting_room().place(self._terms.places) as has_place:
             while self._claim is not None:
                 decision = await self._decide(self._claim, booking, has_place=has_place)
@@ -107,12 +118,13 @@ class Delivery:
     def _patience(self, claim: Claim, booking: Booking, *, has_place: bool) -> float:
         """Seconds that the job may wait in the worker. A turn that has come is not given up for want of a place."""
         if self._stays:
-            return self._time_left()
-        comes_for_turn = isinstance(claim.limiter, TokenBucket) and booking.turn_at(claim.limiter.name) is not None
-        patience = self._limit.max_sleep if has_place else 0.0
-        return min(max(patience, LITTLE_WAIT) if comes_for_turn else patience, self._terms.longest_wait)
+            return self._until_timeout()
+        patience = min(self._limit.max_sleep, time_left(self._limit, booking, time.time())) if has_place else 0.0
+        if isinstance(claim.limiter, TokenBucket) and booking.turn_at(claim.limiter.name) is not None:
+            patience = max(patience, LITTLE_WAIT)
+        return min(patience, self._terms.longest_wait)
 
-    def _time_left(self) -> float:
+    def _until_timeout(self) -> float:
         return max(0.0, self._ends_at - time.monotonic())
 
     async def _decide_when_handed(self, claim: Claim, booking: Booking, patience: float) -> Decision:
@@ -163,11 +175,17 @@ class Delivery:
             logger.warning("job %r is not put back yet: %s", self._entry.job_id, type(error).__name__)
         else:
             if not self._stays:
-                logger.info("job %r waits %.3f s for limiter %r", self._entry.job_id, wait, self._waits_for(decision))
+                self._log(decision, wait)
                 raise Deferral(wait, self._waits_for(decision))
 
+    def _log(self, decision: Defer, wait: float) -> None:
+        if isinstance(decision, Unavailable):
+            logger.warning("job %r waits %.3f s: %s", self._entry.job_id, wait, decision.error)
+        else:
+            logger.info("job %r waits %.3f s for limiter %r", self._entry.job_id, wait, self._waits_for(decision))
+
     async def _stay(self, decision: Defer) -> None:
-        left = self._time_left()
+        left = self._until_timeout()
         if self._stays and decision.wait > left:
             if self._claim is not None and decision.answer is not None:
                 limiter: Any = self._claim.limiter

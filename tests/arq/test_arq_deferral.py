@@ -171,6 +171,46 @@ async def test_a_job_deferred_past_its_expiry_survives(send: Any, run_until_empt
     assert await job.result(timeout=5) == "alive"
 
 
+async def test_a_job_that_never_expires_does_not_begin_to(send: Any, make_worker: Any, broker: Any) -> None:
+    @rate_limited(limiter=bucket(60, initial_tokens=0))
+    async def work(ctx: Ctx) -> None: ...
+
+    job = await send("work")
+    broker.admin.persist(f"arq:job:{job.job_id}")
+    await make_worker(func(work, name="work"), max_burst_jobs=1).async_run()
+    assert await job.status() == JobStatus.deferred
+    assert broker.admin.ttl(f"arq:job:{job.job_id}") == -1
+    assert broker.admin.ttl(booking_key(job.job_id)) > 60
+    broker.admin.expire(f"arq:job:{job.job_id}", 60)
+
+
+async def test_a_wait_of_several_hops_goes_on_where_it_was(send: Any, run_until_empty: Any, broker: Any) -> None:
+    ran_at = []
+
+    @rate_limited()
+    async def work(ctx: Ctx) -> None:
+        ran_at.append(time.time())
+
+    job = await send("work", _defer_by=0.001)
+    enqueued = round((await job.info()).enqueue_time.timestamp() * 1000)
+    until = time.time() + 1.3
+    broker.admin.set(booking_key(job.job_id), json.dumps({"until": until, "enqueued": enqueued}), px=60_000)
+    worker = await run_until_empty(func(work, name="work"))
+    assert ran_at[0] >= until - 0.01
+    assert worker.jobs_retried == 1
+
+
+async def test_a_try_that_was_sent_along_counts_on(send: Any, run_until_empty: Any) -> None:
+    @rate_limited(limiter=bucket(0.2, initial_tokens=0), max_sleep=0)
+    async def work(ctx: Ctx) -> int:
+        return int(ctx["job_try"])
+
+    job = await send("work", _job_try=3)
+    worker = await run_until_empty(func(work, name="work", max_tries=3))
+    assert await job.result(timeout=5) == 3
+    assert worker.jobs_retried == 1
+
+
 async def test_one_that_expires_while_its_body_runs_waits_in_the_worker(send: Any, run_until_empty: Any) -> None:
     tries = []
 
@@ -345,6 +385,25 @@ async def test_a_job_that_waits_too_long_fails_without_another_try(send: Any, ru
     assert (error.value.name, error.value.max_sleep) == (limiter.name, 1)
     assert started == []
     assert (worker.jobs_failed, worker.jobs_retried) == (1, 0)
+
+
+async def test_what_a_job_waits_in_the_worker_counts_too(send: Any, run_until_empty: Any) -> None:
+    slot = AsyncSemaphore(next(NAMES), capacity=1)
+    await slot.acquire()
+
+    @rate_limited(limiter=slot, max_sleep=60, max_deferral=0.4)
+    async def hold(ctx: Ctx) -> None: ...
+
+    @rate_limited(limiter=bucket(30, initial_tokens=0), max_sleep=60, max_deferral=0.4)
+    async def work(ctx: Ctx) -> None: ...
+
+    jobs = [await send("hold"), await send("work")]
+    began = time.monotonic()
+    await run_until_empty(func(hold, name="hold"), func(work, name="work"))
+    assert time.monotonic() - began < 5
+    for job in jobs:
+        with pytest.raises(MaxSleepExceededError):
+            await job.result(timeout=5)
 
 
 async def test_a_spent_quota_fails_the_job(send: Any, run_until_empty: Any) -> None:
