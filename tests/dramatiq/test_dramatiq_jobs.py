@@ -405,6 +405,33 @@ def test_a_slot_comes_back_when_the_worker_s_end_interrupts_its_job(
     assert slots.try_acquire() is not None
 
 
+@pytest.mark.parametrize("state", ["waits", "runs"])
+def test_an_aborted_job_leaves_its_slot_to_others(
+    broker: StubBroker, start_worker: StartWorker, seen: Seen, name: str, state: str
+) -> None:
+    abort = pytest.importorskip("dramatiq_abort")
+    abortable = abort.Abortable(backend=pytest.importorskip("dramatiq_abort.backends").StubBackend())
+    abortable.wait_timeout = 20
+    broker.add_middleware(abortable)
+    slots = SyncSemaphore(name, capacity=1)
+    held = slots.acquire() if state == "waits" else None
+    entered = []
+
+    def job() -> None:
+        entered.append(1)
+        last()
+
+    sent = dramatiq.actor(job, broker=broker, limiter=slots, max_retries=0).send()
+    start_worker()
+    until(lambda: seen.sent_back if state == "waits" else entered)
+    abort.abort(sent.message_id, middleware=abortable)
+    if held:
+        slots.release(held)
+    broker.join("default", timeout=PATIENCE)
+    assert len(entered) == (state == "runs")
+    assert slots.try_acquire() is not None
+
+
 def test_a_slot_is_given_back_once_when_the_end_of_a_job_is_interrupted(
     broker: StubBroker, start_worker: StartWorker, name: str
 ) -> None:

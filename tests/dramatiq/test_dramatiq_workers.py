@@ -54,7 +54,7 @@ def test_limited_jobs_keep_the_limit_use_it_and_hold_up_nobody(workers: Workers)
     assert max(times) - min(times) < 1.5 * (JOBS - 5) / 50
     ended = workers.ended("call_api")
     assert sum(1 + job.deferrals for job in ended) <= 2.1 * JOBS
-    assert {job.retries for job in ended} == {0}
+    assert {(job.retries, job.queue) for job in ended} == {(0, "default")}
     late = sorted(line.at - float(line.says[0]) for line in workers.of("unlimited"))
     assert late[len(late) // 2] < 0.5
     assert "was skipped" not in workers.output()
@@ -75,6 +75,16 @@ def test_own_retries_stay_a_job_s_own_and_a_refused_body_spends_none(workers: Wo
     workers.wait_for(lambda: len(workers.ended("refused_twice")) == 5, "jobs that were refused")
     assert {job.retries for job in workers.ended("refused_twice")} == {0}
     assert len(workers.of("entered")) == 15
+
+
+def test_what_fails_after_a_wait_is_a_dead_letter_of_its_queue_and_nothing_else_is_left(workers: Workers) -> None:
+    for job in range(10):
+        workers.send("fail", job)
+    workers.wait_for(lambda: len(workers.ended("fail")) == 10, "end of the jobs")
+    assert sum(job.deferrals for job in workers.ended("fail")) >= 9
+    workers.wait_for(lambda: workers.journal.zcard("dramatiq:default.XQ") == 10, "dead letters")
+    workers.wait_for(lambda: not workers.journal.hlen("dramatiq:default.DQ.msgs"), "an empty delay queue")
+    workers.wait_for(lambda: not workers.journal.hlen("dramatiq:default.msgs"), "an empty queue")
 
 
 def test_results_groups_and_pipelines_are_as_without_a_limit(workers: Workers) -> None:

@@ -42,19 +42,27 @@ def record(what: str, *more: object) -> None:
     journal.eval(RECORD, 0, what, *map(str, more))
 
 
+class QueueName(Middleware):
+    """Tells the journal which queue a job is of while it runs."""
+
+    def before_process_message(self, broker: Broker, message: Any) -> None:
+        journaling.here.queue = message.queue_name
+
+
 class Journal(Middleware):
     """Writes down when a worker is ready, and of each job that has run how often it was deferred and retried."""
 
     def __init__(self) -> None:
-        self._here = local()
+        self.here = local()
 
     def before_process_message(self, broker: Broker, message: Any) -> None:
-        self._here.deferrals = (message.options.get("steindamm") or {}).get("deferrals", 0)
+        self.here.deferrals = (message.options.get("steindamm") or {}).get("deferrals", 0)
 
     def after_process_message(self, broker: Broker, message: Any, *, result: Any = None, exception: Any = None) -> None:
         if message.actor_name != "unlimited":
             job = message.args[0] if message.args else ""
-            record("ended", message.actor_name, job, self._here.deferrals, message.options.get("retries", 0))
+            retries = message.options.get("retries", 0)
+            record("ended", message.actor_name, job, self.here.deferrals, retries, self.here.queue)
 
     def after_worker_boot(self, broker: Broker, worker: Any) -> None:
         record("ready", os.getpid())
@@ -70,7 +78,9 @@ def make_broker() -> Broker:
 
 broker = make_broker()
 results = RedisBackend(client=journal)
-broker.add_middleware(Journal(), before=AgeLimit)
+journaling = Journal()
+broker.add_middleware(journaling, before=AgeLimit)
+broker.add_middleware(QueueName())
 broker.add_middleware(Results(backend=results))
 broker.add_middleware(GroupCallbacks(RedisBarriers(client=journal)))
 broker.add_middleware(RateLimitMiddleware())
@@ -108,6 +118,11 @@ def fail_once(job: int) -> None:
     record("tried", job)
     if journal.hincrby("tries", str(job), 1) == 1:
         raise ValueError("its own reason")
+
+
+@dramatiq.actor(limiter=bucket("failing", "50/s"), max_sleep=0, max_retries=0)
+def fail(job: int) -> None:
+    raise ValueError("its own reason")
 
 
 @dramatiq.actor(max_retries=0, store_results=True)

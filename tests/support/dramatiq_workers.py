@@ -31,11 +31,12 @@ class Line(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """A job that has run, and how often it was deferred and retried before."""
+    """A job that has run: how often it was deferred and retried before, and which queue it was of."""
 
     job: str
     deferrals: int
     retries: int
+    queue: str
 
 
 class Workers:
@@ -93,7 +94,7 @@ class Workers:
     def ended(self, actor: str) -> list[Ended]:
         """What was written when jobs had run."""
         said = [line.says for line in self.of("ended") if line.says[0] == actor]
-        return [Ended(job, int(deferrals), int(retries)) for _, job, deferrals, retries in said]
+        return [Ended(job, int(deferrals), int(retries), queue) for _, job, deferrals, retries, queue in said]
 
     def stop(self) -> None:
         """End them in order."""
