@@ -93,8 +93,7 @@ class Delivery:
 
     async def _leave_to_start(self, booking: Booking) -> SlotPermit | None:
         """The permit that the job holds while it runs, if its limiter is a semaphore."""
-        if (left := booking.left(time.time())) > LITTLE_WAIT:
-            booking = await self._defer(Defer(left, booking))
+        booking = await self._until_worth_asking(booking)
         with waiting_room().place(self._terms.places) as has_place:
             while self._claim is not None:
                 decision = await self._decide(self._claim, booking, has_place=has_place)
@@ -105,6 +104,13 @@ class Delivery:
                 booking = await self._defer(decision)
         await self._entry.forget_booking()
         return None
+
+    async def _until_worth_asking(self, booking: Booking) -> Booking:
+        while (left := booking.left(time.time())) > LITTLE_WAIT:
+            booking = await self._defer(Defer(left, booking))
+        if left > 0:
+            await asyncio.sleep(left)
+        return booking
 
     async def _decide(self, claim: Claim, booking: Booking, *, has_place: bool) -> Decision:
         patience = self._patience(claim, booking, has_place=has_place)

@@ -341,6 +341,23 @@ async def test_where_nothing_is_retried_the_job_waits_in_the_worker(send: Any, r
     assert worker.jobs_retried == 0
 
 
+async def test_where_nothing_is_retried_a_refused_body_waits_as_long_as_it_was_told(
+    send: Any, run_until_empty: Any
+) -> None:
+    ran_at = []
+
+    @rate_limited()
+    async def work(ctx: Ctx) -> None:
+        ran_at.append(time.monotonic())
+        if len(ran_at) == 1:
+            raise MaxSleepExceededError("the API's own", retry_after=2.2)
+
+    await send("work")
+    worker = await run_until_empty(func(work, name="work"), retry_jobs=False)
+    assert (worker.jobs_complete, worker.jobs_retried) == (1, 0)
+    assert ran_at[1] - ran_at[0] >= 2.2
+
+
 async def test_where_nothing_is_retried_a_wait_beyond_the_timeout_fails_at_once(
     send: Any, run_until_empty: Any
 ) -> None:
