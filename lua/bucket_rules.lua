@@ -34,11 +34,17 @@ local function turn_of(terms, state, level, now)
   return state.grid + math.ceil((-level - DUST) / terms.amount) * terms.step
 end
 
+local function pace_for(terms, state, start)
+  local steps = terms.step > 0 and math.floor((start - state.grid) / terms.step + DUST) or 0
+  return math.min(state.pace, terms.capacity - steps * terms.amount)
+end
+
 local function take(terms, state, now, cost, accept, horizon)
   refill(terms, state, now)
   local turn = turn_of(terms, state, math.min(state.line, state.pace) - cost, now)
   local wait = turn - now
   if wait <= accept and wait < math.huge then
+    if wait > 0 then state.pace = pace_for(terms, state, turn) end
     state.line = state.line - cost
     state.pace = state.pace - cost
     state.granted = state.granted + 1
@@ -61,6 +67,7 @@ local function come_back(terms, state, now, cost, accept, horizon, turn)
   if turn - now > accept then return EARLY, turn - now, turn end
   local start = math.max(turn, turn_of(terms, state, state.pace - math.min(cost, terms.capacity), now))
   if start - now > accept or start == math.huge then return take(terms, state, now, cost, -1, horizon) end
+  if start > now then state.pace = pace_for(terms, state, start) end
   state.pace = state.pace - cost
   state.granted = state.granted + 1
   state.waited = state.waited + (start - now)
