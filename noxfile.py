@@ -7,7 +7,18 @@ import nox
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["core", "packaging", "celery", "celery_oldest", "arq", "arq_oldest", "together", "demo"]
+nox.options.sessions = [
+    "core",
+    "packaging",
+    "celery",
+    "celery_oldest",
+    "dramatiq",
+    "dramatiq_oldest",
+    "arq",
+    "arq_oldest",
+    "together",
+    "demo",
+]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 TESTS, LINT, TYPES = (nox.project.dependency_groups(PROJECT, group) for group in ("tests", "lint", "types"))
@@ -41,6 +52,21 @@ def celery(session: nox.Session) -> None:
 def celery_oldest(session: nox.Session) -> None:
     """Real Celery workers, the oldest version that we claim."""
     run_tests(session, ["tests/celery"], "celery==5.3.6", "kombu==5.4.2", "redis==5.0.8")
+
+
+@nox.session(python="3.11")
+def dramatiq(session: nox.Session) -> None:
+    """Real Dramatiq workers, the current version, on Redis and RabbitMQ, and their demo."""
+    folders = ["tests/dramatiq", "tests/demo/test_demo_dramatiq.py", "steindamm/integrations/dramatiq"]
+    queue = ("dramatiq[redis,rabbitmq]==2.2.1", "dramatiq-abort==1.2.1")
+    run_tests(session, folders, *queue, "redis[hiredis]", "rich")
+
+
+@nox.session(python="3.11")
+def dramatiq_oldest(session: nox.Session) -> None:
+    """Real Dramatiq workers, the oldest version that we claim; what takes long is left to the current one."""
+    files = [f"tests/dramatiq/test_dramatiq_{name}.py" for name in ("declaring", "deferral", "jobs", "workers")]
+    run_tests(session, files, "dramatiq[redis]==1.17.0", "redis==5.0.8")
 
 
 @nox.session(python="3.11")
