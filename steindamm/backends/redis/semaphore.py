@@ -79,25 +79,25 @@ class RedisSemaphore(Generic[Link]):
         """What reaches the server; all limiters of a client share it."""
         return self._link
 
-    def abandon(self, ticket: Ticket) -> None:
+    def leave_later(self, ticket: Ticket) -> None:
         """Have given back what a ticket may hold, or wait for, as soon as there is somebody who takes it."""
-        self._forget(ticket)
+        self.forget(ticket)
         ticket.good_until = max(ticket.good_until, monotonic() + self._wire.lease)
         ticket.due = 0.0
         self._link.watch.add(ticket, self)
 
-    def _entering(self, ticket: Ticket, number: float, stay: Stay, slack: float) -> Request:
+    def entering(self, ticket: Ticket, stay: Stay) -> None:
         """From now on a hand-over may come, which is sooner, maybe, than the reply."""
         if stay is Stay.LISTENING:
             ticket.keep(monotonic(), self._wire.presence)
             self._link.hearing.tickets[ticket.id] = ticket
-        return Request(What.ENTER, ticket, number, stay, slack)
 
-    def _is_late(self, place: Place, asked_at: float) -> bool:
+    def is_late(self, place: Place, asked_at: float) -> bool:
         """Whether a lease may be over before its holder has heard of it."""
         return place.standing is Standing.HOLDING and monotonic() > asked_at + self._wire.lease
 
-    def _entered(self, ticket: Ticket, place: Place, stay: Stay, asked_at: float) -> None:
+    def entered(self, ticket: Ticket, place: Place, stay: Stay, asked_at: float) -> None:
+        """The ticket stands where the reply says, from now on."""
         if place.standing is Standing.HOLDING:
             self._link.hearing.tickets.pop(ticket.id, None)
             ticket.keep(asked_at, self._wire.lease)
@@ -109,19 +109,20 @@ class RedisSemaphore(Generic[Link]):
             self._link.watch.add(ticket, self)
             self._link.hearing.listen()
 
-    def _forget(self, ticket: Ticket) -> None:
+    def forget(self, ticket: Ticket) -> None:
+        """The ticket stands nowhere any more."""
         ticket.gone = True
         self._link.watch.remove(ticket)
         self._link.hearing.tickets.pop(ticket.id, None)
 
     def _leaving(self, ticket: Ticket, *, used: bool) -> Request:
         held = ticket.held_for if used and ticket.fence else UNUSED
-        self._forget(ticket)
+        self.forget(ticket)
         return Request(What.LEAVE, ticket, held)
 
     def _not_left(self, ticket: Ticket, error: LimiterUnavailableError) -> None:
         logger.warning("limiter %r: slot %s is not given back for now: %s", self.name, ticket.id, error)
-        self.abandon(ticket)
+        self.leave_later(ticket)
 
     def _renewing(self, tickets: list[Ticket]) -> list[Request]:
         return [
@@ -129,15 +130,20 @@ class RedisSemaphore(Generic[Link]):
             for ticket in tickets
         ]
 
-    def _renewed(self, requests: list[Request], places: list[Place], asked_at: float) -> None:
+    def _renewed(self, requests: list[Request], places: list[Place], asked_at: float) -> list[Ticket]:
+        """Tell the tickets where they stand; returns those that a renewal that came too late has brought back."""
+        returned = []
         for (what, ticket, *_), place in zip(requests, places, strict=True):
             if what is What.LEAVE:
                 self._link.watch.remove(ticket)
-            else:
-                self._stands(ticket, place, asked_at)
+                continue
+            self._stands(ticket, place, asked_at)
+            if ticket.gone and place.standing is not Standing.OUT:
+                self.leave_later(ticket)
+                returned.append(ticket)
+        return returned
 
     def _stands(self, ticket: Ticket, place: Place, asked_at: float) -> None:
-        """What a renewal says; one that came after its ticket had gone may have brought it back into the line."""
         if place.standing is Standing.HOLDING:
             ticket.keep(asked_at, self._wire.lease)
             if ticket.hand(int(place.number)):
@@ -145,9 +151,7 @@ class RedisSemaphore(Generic[Link]):
         elif place.standing is Standing.WAITING:
             ticket.keep(asked_at, self._wire.presence)
             ticket.number = place.number
-        if ticket.gone and place.standing is not Standing.OUT:
-            self.abandon(ticket)
-        elif place.standing is Standing.OUT:
+        else:
             self._link.watch.remove(ticket)
             if ticket.fence and not ticket.gone:
                 say_lost(self.name, ticket)
@@ -162,13 +166,14 @@ class SyncRedisSemaphore(RedisSemaphore[SyncLink]):
 
     def enter(self, ticket: Ticket, number: float, stay: Stay, slack: float = 0.0) -> Place:
         """Ask for a slot, or a place in the line; the ticket then knows where it stands."""
-        request = self._entering(ticket, number, stay, slack)
+        self.entering(ticket, stay)
+        request = Request(What.ENTER, ticket, number, stay, slack)
         while True:
             asked_at = monotonic()
             place = self._ask(request)
-            if not self._is_late(place, asked_at):
+            if not self.is_late(place, asked_at):
                 break
-        self._entered(ticket, place, stay, asked_at)
+        self.entered(ticket, place, stay, asked_at)
         return place
 
     def give_up(self, ticket: Ticket) -> Place:
@@ -176,9 +181,9 @@ class SyncRedisSemaphore(RedisSemaphore[SyncLink]):
         good_until, asked_at = ticket.good_until, monotonic()
         place = self._ask(Request(What.GIVE_UP, ticket))
         if place.standing is Standing.HOLDING:
-            self._entered(ticket, place, Stay.NO, asked_at)
+            self.entered(ticket, place, Stay.NO, asked_at)
             return place
-        self._forget(ticket)
+        self.forget(ticket)
         if ticket.good_until != good_until:  # renewed meanwhile, maybe after it had given up
             self.leave(ticket, used=False)
         return place
@@ -192,7 +197,7 @@ class SyncRedisSemaphore(RedisSemaphore[SyncLink]):
         except LimiterUnavailableError as error:
             self._not_left(ticket, error)
         except BaseException:
-            self.abandon(ticket)
+            self.leave_later(ticket)
             raise
 
     def renew(self, tickets: list[Ticket]) -> None:
@@ -200,13 +205,15 @@ class SyncRedisSemaphore(RedisSemaphore[SyncLink]):
         for first in range(0, len(tickets), MOST):
             asked_at = monotonic()
             requests = self._renewing(tickets[first : first + MOST])
-            self._renewed(requests, self._call(requests), asked_at)
+            returned = self._renewed(requests, self._call(requests), asked_at)
+            if returned:
+                self.renew(returned)
 
     def _ask(self, request: Request) -> Place:
         try:
             return self._sharing.ask(request)
         except LimiterUnavailableError:
-            self.abandon(request.asker)
+            self.leave_later(request.asker)
             raise
 
     def _call(self, requests: list[Request]) -> list[Place]:
@@ -227,13 +234,14 @@ class AsyncRedisSemaphore(RedisSemaphore[AsyncLink]):
 
     async def enter(self, ticket: Ticket, number: float, stay: Stay, slack: float = 0.0) -> Place:
         """Ask for a slot, or a place in the line; the ticket then knows where it stands."""
-        request = self._entering(ticket, number, stay, slack)
+        self.entering(ticket, stay)
+        request = Request(What.ENTER, ticket, number, stay, slack)
         while True:
             asked_at = monotonic()
             place = await self._ask(request)
-            if not self._is_late(place, asked_at):
+            if not self.is_late(place, asked_at):
                 break
-        self._entered(ticket, place, stay, asked_at)
+        self.entered(ticket, place, stay, asked_at)
         return place
 
     async def give_up(self, ticket: Ticket) -> Place:
@@ -241,9 +249,9 @@ class AsyncRedisSemaphore(RedisSemaphore[AsyncLink]):
         good_until, asked_at = ticket.good_until, monotonic()
         place = await self._ask(Request(What.GIVE_UP, ticket))
         if place.standing is Standing.HOLDING:
-            self._entered(ticket, place, Stay.NO, asked_at)
+            self.entered(ticket, place, Stay.NO, asked_at)
             return place
-        self._forget(ticket)
+        self.forget(ticket)
         if ticket.good_until != good_until:  # renewed meanwhile, maybe after it had given up
             await self.leave(ticket, used=False)
         return place
@@ -259,12 +267,19 @@ class AsyncRedisSemaphore(RedisSemaphore[AsyncLink]):
             await asyncio.shield(in_background(self._leave(request)))
             raise
 
+    def abandon(self, ticket: Ticket) -> None:
+        """Leave where nobody can await it; where no loop runs any more, the lease ends by itself."""
+        if asyncio._get_running_loop() is not None:
+            in_background(self.leave(ticket, used=False))
+
     async def renew(self, tickets: list[Ticket]) -> None:
         """Hold on to what the tickets hold or wait for, and give back what is gone."""
         for first in range(0, len(tickets), MOST):
             asked_at = monotonic()
             requests = self._renewing(tickets[first : first + MOST])
-            self._renewed(requests, await self._call(requests), asked_at)
+            returned = self._renewed(requests, await self._call(requests), asked_at)
+            if returned:
+                await self.renew(returned)
 
     async def _leave(self, request: Request) -> None:
         try:
@@ -276,7 +291,7 @@ class AsyncRedisSemaphore(RedisSemaphore[AsyncLink]):
         try:
             return await self._sharing.ask(request)
         except LimiterUnavailableError:
-            self.abandon(request.asker)
+            self.leave_later(request.asker)
             raise
 
     async def _call(self, requests: list[Request]) -> list[Place]:

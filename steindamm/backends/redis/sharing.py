@@ -248,13 +248,17 @@ class AsyncSharing(Generic[Request, Answer]):
     def _start(self) -> None:
         if self._caller is None:
             self._caller = asyncio.get_running_loop().create_task(self._make_calls())
+            self._caller.add_done_callback(self._ended)
+
+    def _ended(self, _: asyncio.Task[None]) -> None:
+        """Go on with those who have gathered, if somebody cancelled the task, be it before it had begun."""
+        self._caller = None
+        if any(not answer.done() for _, answer in self._gathered):
+            self._start()
 
     async def _make_calls(self) -> None:
-        try:
-            while batch := self._next_batch():
-                await self._make_call(batch)
-        finally:
-            self._caller = None
+        while batch := self._next_batch():
+            await self._make_call(batch)
 
     def _next_batch(self) -> list[tuple[Request, asyncio.Future[Answer]]]:
         batch: list[tuple[Request, asyncio.Future[Answer]]] = []
@@ -284,5 +288,3 @@ class AsyncSharing(Generic[Request, Answer]):
     def _ask_again(self, batch: list[tuple[Request, asyncio.Future[Answer]]]) -> None:
         """Somebody cancelled the task that made the call: the askers were not, as long as they still wait."""
         self._gathered.extendleft(reversed([asked for asked in batch if not asked[1].done()]))
-        if any(not answer.done() for _, answer in self._gathered):
-            asyncio.get_running_loop().call_soon(self._start)

@@ -12,10 +12,12 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
+from logging import DEBUG, ERROR
 from threading import Condition, Thread
 from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
+from steindamm.errors import SteindammError
 from steindamm.forks import begin_anew_in_child
 from steindamm.loops import must_end
 from steindamm.tickets import Ticket
@@ -107,6 +109,12 @@ def say_lost(name: str, ticket: Ticket) -> None:
         logger.warning("limiter %r: the lease of slot %s ran out before it could be renewed", name, ticket.id)
 
 
+def say_not_renewed(name: str, error: Exception) -> None:
+    """It is tried again; what that is too late for is told of then. An error that is no outage is a defect."""
+    defect = not isinstance(error, SteindammError)
+    logger.log(ERROR if defect else DEBUG, "limiter %r: nothing is renewed for now", name, exc_info=error)
+
+
 class SyncWatch:
     """The thread that renews; it starts when it is first needed, and ends when it was not for a while."""
 
@@ -162,7 +170,7 @@ class SyncWatch:
         try:
             semaphore.renew(tickets)
         except Exception as error:  # noqa: BLE001
-            logger.debug("limiter %r: nothing is renewed for now: %s", semaphore.name, error)
+            say_not_renewed(semaphore.name, error)
             with self._changed:
                 self._watched.failed(semaphore, tickets)
 
@@ -212,5 +220,5 @@ class AsyncWatch:
         try:
             await semaphore.renew(tickets)
         except Exception as error:  # noqa: BLE001
-            logger.debug("limiter %r: nothing is renewed for now: %s", semaphore.name, error)
+            say_not_renewed(semaphore.name, error)
             self._watched.failed(semaphore, tickets)
