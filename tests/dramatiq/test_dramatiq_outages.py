@@ -1,4 +1,4 @@
-"""The limiter's server goes away while the broker lives."""
+"""The limiter's server goes away while the broker lives; a worker that holds waiting jobs is killed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.dramatiq_workers import Workers
+from support.dramatiq_workers import Workers, most_in
 from support.servers import Server, valkey_binary
 
 
@@ -69,3 +69,17 @@ def test_no_job_runs_without_its_limiter_and_all_run_when_it_is_back(
         called = workers.of("called")
         assert sorted(int(line.says[0]) for line in called) == list(range(jobs))
         assert {job.retries for job in workers.ended("call_through_outage")} == {0}
+
+
+def test_jobs_that_wait_in_a_killed_worker_are_run_by_another(broker_server: Server, tmp_path: Path) -> None:
+    jobs = 60
+    servers = dict.fromkeys(("broker", "journal", "limits"), broker_server.url)
+    with Workers(tmp_path, servers, processes=1) as survivor:
+        with Workers(tmp_path, servers, processes=1) as killed:
+            for job in range(jobs):
+                killed.send("call_through_outage", job)
+            some_start(killed, 15)
+        survivor.wait_for(lambda: len({line.says for line in survivor.of("called")}) == jobs, "end of the jobs")
+        times = [line.at for line in survivor.of("called")]
+        assert most_in(times, 1.0) <= 5 + 20 + 2
+        assert len(times) <= jobs + 4
