@@ -164,7 +164,9 @@ async def settled(kind: Kind, semaphore: Any, *, again: bool, holders: int = 0) 
     """Nothing is left at once; one who is cancelled a second time does not wait for that."""
     if again:
         deadline = time.monotonic() + 5
-        while time.monotonic() < deadline and (await held(semaphore) != holders or waiters(kind, semaphore.name)):
+        while time.monotonic() < deadline and (  # noqa: ASYNC110
+            await held(semaphore) != holders or waiters(kind, semaphore.name)
+        ):
             await asyncio.sleep(0.005)
     assert await held(semaphore) == holders
     assert waiters(kind, semaphore.name) == 0
