@@ -48,6 +48,11 @@ class Gate:
             job.refuse(error)
             return True
 
+    def patience_for(self, job: GatedRequest) -> float:
+        """Seconds that a job may wait with its pool slot: while there are others, or when it is back for its turn."""
+        may_sleep = self._room.has_free_slots or job.booking.turn is not None
+        return job.job_limit.max_sleep if may_sleep else AT_ONCE
+
     def hear(self, job: GatedRequest, claim: Claim, decision: Decision) -> None:
         """Act on what was decided about a job, if it took long: the job has been held meanwhile, or has gone."""
         if not self._room.let_go(job):
@@ -81,7 +86,7 @@ class Gate:
         asker = self._room.askers.of(claim.limiter)
         if isinstance(claim.limiter, Semaphore):
             return self._line_at(claim.limiter, asker).admits(job, claim)
-        return self._act(job, claim, asker.ask(StartQuestion(self._room, job, claim)), start)
+        return self._act(job, claim, asker.ask(StartQuestion(self, job, claim, job.departures)), start)
 
     def _act(self, job: GatedRequest, claim: Claim, decision: Decision | None, start: Callable[[], Any]) -> bool:
         if decision is None:
@@ -115,20 +120,21 @@ class Gate:
 class StartQuestion:
     """Whether a job may start."""
 
-    room: WaitingRoom
+    gate: Gate
     job: Any
     claim: Claim
+    departures: int
 
     @property
     def is_wanted(self) -> bool:
-        """Whether the job still waits for the answer."""
-        return self.room.holds(self.job)
+        """Whether the job has not left since."""
+        return bool(self.job.departures == self.departures)
 
     def ask(self) -> Decision:
         """Ask."""
-        limit = self.job.job_limit
-        return decide(limit, self.claim, self.job.booking, accept=limit.max_sleep)
+        job = self.job
+        return decide(job.job_limit, self.claim, job.booking, accept=self.gate.patience_for(job))
 
     def answered(self, decision: Decision) -> None:
         """Tell the gate."""
-        self.room.gate.hear(self.job, self.claim, decision)
+        self.gate.hear(self.job, self.claim, decision)

@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from threading import Thread
 from typing import Any
 
-from billiard.exceptions import TimeLimitExceeded
+from celery.exceptions import TimeLimitExceeded
 from celery.utils.serialization import get_pickleable_exception
 from celery.worker import state
 from celery.worker.request import Request
@@ -29,10 +29,8 @@ from steindamm.permits import SlotPermit
 
 logger = logging.getLogger("steindamm.celery")
 
-DEATH = 30.0
-"""Seconds that the end of a pool process that was killed is waited for."""
 LOOK = 0.02
-"""Seconds between two looks."""
+"""Seconds between two looks at a pool process that was told to end."""
 
 
 class GatedRequest(Request):
@@ -44,10 +42,12 @@ class GatedRequest(Request):
     Attributes:
         booking: What it carries while it waits.
         line: The semaphore's line that it stands in.
+        departures: How often it has left the waiting room.
         is_settled: Whether it is decided that it may start, or is to fail.
     """
 
     line: Line | None = None
+    departures = 0
     is_settled = False
     _give_back: Callable[[], None] | None = None
 
@@ -97,6 +97,7 @@ class GatedRequest(Request):
         self.admit()
         room = WaitingRoom.of(self._app)
         if room is not None and isinstance(decision.answer.permit, SlotPermit):
+            room.slot_holders.add(self)
             self._give_back = partial(room.askers.of(claim.limiter).tell, partial(release, claim, decision))
 
     def admit(self) -> None:
@@ -161,7 +162,8 @@ class GatedRequest(Request):
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
         """Release first, whatever Celery then does about the failure, retry or rejection."""
-        if isinstance(exc_info.exception, TimeLimitExceeded):
+        error = exc_info.exception
+        if isinstance(getattr(error, "exc", error), TimeLimitExceeded):
             self._release_after_death()
         else:
             self.release()
@@ -173,31 +175,38 @@ class GatedRequest(Request):
             self._release_after_death()
         return super().on_timeout(soft, timeout)
 
+    def _announce_revoked(self, reason: str, terminated: bool, *args: Any) -> Any:  # noqa: FBT001
+        if terminated:
+            self._release_after_death()
+        return super()._announce_revoked(reason, terminated, *args)
+
+    def _announce_cancelled(self, *args: Any, **kwargs: Any) -> Any:
+        self._release_after_death()
+        return super()._announce_cancelled(*args, **kwargs)
+
     def _release_after_death(self) -> None:
-        """A pool process is killed only after Celery has said so; its job runs until then."""
+        """Its pool process was told to end: it runs until that has, which Celery may find out seconds later."""
         if self._give_back is not None:
-            Thread(target=self._wait_for_death, name="steindamm-release").start()
+            Thread(target=self._wait_for_death, name="steindamm-death-watch", daemon=True).start()
 
     def _wait_for_death(self) -> None:
-        give_up = time.monotonic() + DEATH
-        while is_alive(self.worker_pid) and time.monotonic() < give_up:
+        while self._give_back is not None and not has_ended(self.worker_pid):
             time.sleep(LOOK)
         self.release()
 
 
-def is_alive(pid: int) -> bool:
-    """Whether there is a process of this id; what runs a job may also be a green thread, which has none."""
+def has_ended(pid: int) -> bool:
+    """Whether a process that this one has started runs no longer; a green thread has no process."""
     try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except (OSError, OverflowError):
-        return False
-    return True
+        return True
 
 
-def gated(request_class: type[Request]) -> type[Request]:
-    """A request class with the gate in front of it; one of another kind stays as it is."""
+def gated(request_class: type) -> type:
+    """A request class with the gate in front of it; one of another kind than Celery's stays as it is."""
+    if issubclass(GatedRequest, request_class):
+        return GatedRequest
     if issubclass(request_class, GatedRequest) or not issubclass(request_class, Request):
         return request_class
     return type(request_class.__name__, (GatedRequest, request_class), {})

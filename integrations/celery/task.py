@@ -58,8 +58,6 @@ class RateLimitedTask(Task):
     """
 
     abstract = True
-    Request: Any = "steindamm.integrations.celery.request:GatedRequest"
-
     limiter: Any = None
     cost: Any = None
     max_sleep: float = 0.05
@@ -82,13 +80,12 @@ class RateLimitedTask(Task):
 
     @classmethod
     def _set_job_limit(cls) -> None:
-        if (cls.name or "").startswith(CELERYS_OWN):
-            return
         limiter, cost = (_function_or_value(cls, setting) for setting in ("limiter", "cost"))
-        cls.job_limit = JobLimit(limiter, cost, cls.max_sleep, cls.max_deferral)
+        limit = JobLimit(limiter, cost, cls.max_sleep, cls.max_deferral)
+        cls.job_limit = JobLimit() if (cls.name or "").startswith(CELERYS_OWN) else limit
 
     def start_strategy(self, app: Celery, consumer: Any, **options: Any) -> Any:
-        """Let the jobs pass the gate, also where another base of the task brings a request class of its own."""
+        """Put the gate in front of the task's request class, whichever of its bases that comes from."""
         from steindamm.integrations.celery.request import gated  # noqa: PLC0415
 
         self.Request = gated(symbol_by_name(self.Request))  # type: ignore[no-untyped-call]

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from celery import Celery, bootsteps, signals
 from celery.exceptions import TaskRevokedError
@@ -63,6 +64,7 @@ class WaitingRoom(bootsteps.StartStopStep):
         self._changing = Lock()
         self._held: dict[GatedRequest, Held] = {}
         self._due: set[GatedRequest] = set()
+        self.slot_holders: WeakSet[GatedRequest] = WeakSet()
         self._remembered: dict[tuple[str, int], Booking] = {}
         self._slots_owed = 0
         self._frees_slots = False
@@ -82,6 +84,15 @@ class WaitingRoom(bootsteps.StartStopStep):
     def register_with_event_loop(self, _: Any, hub: Any) -> None:
         """Let other threads call into the worker's loop."""
         self.waker.watch(hub)
+
+    @property
+    def has_free_slots(self) -> bool:
+        """Whether the pool could start another job right now."""
+        controller = self._consumer.controller
+        return (
+            self._consumer.on_task_request == getattr(controller, "_process_task_sem", None)
+            and controller.semaphore.value > 0
+        )
 
     def holds(self, job: GatedRequest) -> bool:
         """Whether a job is here."""
@@ -105,12 +116,8 @@ class WaitingRoom(bootsteps.StartStopStep):
 
     def send_on(self, job: GatedRequest) -> None:
         """Let a job that was let go ask for a pool slot."""
-        state.task_reserved(job)
         self._due.add(job)
-        try:
-            self._consumer.on_task_request(job)
-        except Exception:
-            logger.exception("Task %s[%s] could not be started", job.name, job.id)
+        self._start(job, partial(self._consumer.on_task_request, job))
 
     def let_go(self, job: GatedRequest) -> bool:
         """Hold a job no longer; False if it was not here."""
@@ -118,6 +125,7 @@ class WaitingRoom(bootsteps.StartStopStep):
             held = self._held.pop(job, None)
         if held is None:
             return False
+        job.departures += 1
         self._consumer.timer.cancel(held.timer)
         if held.fetches:
             self._consumer.qos.decrement_eventually()
@@ -137,20 +145,14 @@ class WaitingRoom(bootsteps.StartStopStep):
         self._due.discard(job)
 
     def launch_after(self, wait: float, job: GatedRequest, start: Callable[[], Any]) -> None:
-        """Give a job to the pool a little later; it keeps its pool slot."""
+        """Give a job to the pool in so many seconds; it keeps its pool slot."""
 
         def launch(_: GatedRequest) -> None:
             self.let_go(job)
-            state.task_reserved(job)
-            try:
-                job.launch(start)
-            except TaskRevokedError:
-                self.free_pool_slot()
-            except Exception:
-                logger.exception("Task %s[%s] could not be started", job.name, job.id)
+            if not self._start(job, partial(job.launch, start)):
                 self.free_pool_slot()
 
-        self._keep(job, wait, launch, fetches=False)
+        self._keep(job, wait, launch)
 
     def free_pool_slot(self) -> None:
         """Give the pool slot of a job that was held to the next one.
@@ -190,6 +192,7 @@ class WaitingRoom(bootsteps.StartStopStep):
         self._due.clear()
         self.gate.close()
         for job in waiting:
+            job.departures += 1
             job.release()
         if consumer.blueprint.state == bootsteps.CLOSE:
             _leave(waiting)
@@ -200,13 +203,25 @@ class WaitingRoom(bootsteps.StartStopStep):
 
     terminate = stop
 
-    def _keep(
-        self, job: GatedRequest, wait: float, then: Callable[[GatedRequest], None], *, fetches: bool = True
-    ) -> None:
+    def _keep(self, job: GatedRequest, wait: float, then: Callable[[GatedRequest], None]) -> None:
         state.reserved_requests.discard(job)
-        fetches = fetches and len(self._held) < self._most_held and self._fetches_more()
+        fetches = len(self._held) < self._most_held and self._fetches_more()
         with self._changing:
             self._held[job] = Held(self._consumer.timer.call_after(max(0.0, wait), then, (job,)), fetches)
+
+    def _start(self, job: GatedRequest, start: Callable[[], Any]) -> bool:
+        """Start a job from the loop's timer, which no error must reach; False if it did not start."""
+        state.task_reserved(job)
+        try:
+            start()
+        except TaskRevokedError:
+            return False
+        except Exception:
+            logger.exception("Task %s[%s] could not be started", job.name, job.id)
+            return False
+        if job.acknowledged:  # it has run, in this very thread, and the acknowledgement waits for the loop
+            self.waker.turn()
+        return True
 
     def _fetches_more(self) -> bool:
         """Let the worker fetch one message more, unless it is set to fetch no more, or any number."""
@@ -222,6 +237,9 @@ class WaitingRoom(bootsteps.StartStopStep):
             self.send_on(job)
 
     def _make_last_calls(self, **_: Any) -> None:
+        """What has run by now has given its slot back; what the pool never took up has not."""
+        for job in tuple(self.slot_holders):
+            job.release()
         self.askers.finish(LAST_CALLS)
 
 

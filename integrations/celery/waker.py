@@ -39,12 +39,20 @@ class Waker:
         with suppress(OSError):  # it is full: the loop has been woken before, and not looked yet
             self._ends[1].send(b"\0")
 
+    def turn(self) -> None:
+        """Have the loop turn once more before it waits: there may be something to do that it was not woken for."""
+        self.call(_nothing)
+
     def _run_calls(self) -> None:
         assert self._ends is not None  # noqa: S101
         with suppress(OSError):
             self._ends[0].recv(CHUNK)
         while self._calls:
             _run(self._calls.popleft())
+
+
+def _nothing() -> None:
+    pass
 
 
 def _run(call: Call) -> None:

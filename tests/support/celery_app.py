@@ -1,136 +1,305 @@
-"""The app of the test workers: its jobs write what they do, and when by the server's clock, into a list in Redis."""
+"""The app of the test workers: its jobs write what they do, and when by the broker's clock, into a list there."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import signal
 import time
 from typing import Any
 
 import redis
-from celery import Celery
+from celery import Celery, Task
+from celery.exceptions import SoftTimeLimitExceeded
+from celery.worker.request import Request
 
 from steindamm import SyncSemaphore, SyncTokenBucket
 from steindamm.integrations.celery import RateLimitedTask
 
 BROKER = os.environ["STEINDAMM_TEST_BROKER"]
-LIMITER = os.environ.get("STEINDAMM_TEST_LIMITER", BROKER)
-VISIBILITY_TIMEOUT = float(os.environ.get("STEINDAMM_TEST_VISIBILITY_TIMEOUT", "3600"))
+LIMITS = os.environ["STEINDAMM_TEST_LIMITS"]
+SETTINGS = json.loads(os.environ["STEINDAMM_TEST_SETTINGS"])
 
 app = Celery("tests", broker=BROKER, backend=BROKER)
 app.conf.update(
     broker_connection_retry_on_startup=True,
-    broker_transport_options={"visibility_timeout": VISIBILITY_TIMEOUT, "socket_timeout": 5},
     result_expires=600,
-    task_track_started=True,
-    worker_send_task_events=True,
     worker_cancel_long_running_tasks_on_connection_loss=False,
+    task_annotations={"support.celery_app.annotated": {"limiter": SyncTokenBucket("annotated", initial_tokens=0)}},
 )
+app.conf.update(SETTINGS)
 journal = redis.Redis.from_url(BROKER)
-limiter_client = redis.Redis.from_url(LIMITER, socket_timeout=2, socket_connect_timeout=2)
+limits = redis.Redis.from_url(LIMITS)
 
 RECORD = """
 local time = redis.call('TIME')
-redis.call('RPUSH', KEYS[1], cjson.encode({tonumber(time[1]) + tonumber(time[2]) / 1000000, unpack(ARGV)}))
-redis.call('EXPIRE', KEYS[1], 600)
+redis.call('RPUSH', 'journal', cjson.encode({tonumber(time[1]) + tonumber(time[2]) / 1000000, unpack(ARGV)}))
+redis.call('EXPIRE', 'journal', 600)
 """
 
 
-def record(*what: object) -> None:
+def record(what: str, job: str, *more: object) -> None:
     """Write a line into the journal."""
-    journal.eval(RECORD, 1, "journal", *map(str, what))
+    journal.eval(RECORD, 0, what, job, *map(str, more))
 
 
-def read_journal() -> list[tuple[Any, ...]]:
-    """All lines: when, and what."""
-    return [tuple(json.loads(line)) for line in journal.lrange("journal", 0, -1)]
+@functools.cache
+def bucket(name: str, rate: str, capacity: float = 1) -> SyncTokenBucket:
+    return SyncTokenBucket.from_rate(rate, name=name, capacity=capacity, connection=limits)
 
 
-def bucket(name: str, rate: str, capacity: float) -> SyncTokenBucket:
-    return SyncTokenBucket.from_rate(rate, name=name, capacity=capacity, connection=limiter_client)
+@functools.cache
+def semaphore(name: str, capacity: int = 1, expiry: float = 60) -> SyncSemaphore:
+    return SyncSemaphore(name, capacity=capacity, expiry=expiry, connection=limits)
 
 
-def slots(name: str, capacity: int, expiry: float = 60) -> SyncSemaphore:
-    return SyncSemaphore(name, capacity=capacity, expiry=expiry, connection=limiter_client)
+def limit_of(limit: list[Any] | None, *_: Any, **__: Any) -> Any:
+    """What a job's first argument says: a bucket as [name, rate, capacity], slots as [name, capacity, expiry]."""
+    if limit is None:
+        return None
+    return bucket(*limit) if isinstance(limit[1], str) else semaphore(*limit)
 
 
-@app.task(bind=True, base=RateLimitedTask, limiter=bucket("api", "50/s", 5))
-def call_api(self: Any, job: int) -> int:
-    record("call", job, self.request.retries, self.request.delivery_info.get("redelivered"))
-    return job
+def do(task: Any, label: str, how: str, seconds: float) -> str:
+    """Do what a job is told to do."""
+    record("start", label, task.request.retries, os.getpid())
+    if how == "raise":
+        raise ValueError(label)
+    if how == "retry" and task.request.retries == 0:
+        raise task.retry(exc=ValueError("for its own reason"), countdown=0)
+    if how == "be killed":
+        time.sleep(seconds)
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "cling":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        linger(label, how, seconds)
+    except SoftTimeLimitExceeded:
+        record("soft limit", label)
+        raise
+    record("end", label)
+    return label
 
 
-@app.task(bind=True, base=RateLimitedTask, limiter=bucket("slow", "1/s", 1))
-def call_slow_api(self: Any, job: int) -> int:
-    record("slow", job, self.request.retries)
-    return job
-
-
-@app.task(bind=True, base=RateLimitedTask, limiter=bucket("retrying", "50/s", 1), max_retries=1, default_retry_delay=0)
-def fail_once(self: Any, job: int) -> int:
-    record("tried", job, self.request.retries)
-    if self.request.retries == 0:
-        raise self.retry(exc=ValueError("for its own reason"), countdown=0)
-    return job
+def linger(label: str, how: str, seconds: float) -> None:
+    """Take some time; one that clings shows that it is still there."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, 0.005 if how == "cling" else 0.05))
+        if how == "cling":
+            record("alive", label)
 
 
 @app.task
-def unlimited(sent_at: float) -> float:
-    record("unlimited", sent_at)
-    return time.time() - sent_at
-
-
-@app.task(base=RateLimitedTask, limiter=slots("three", 3))
-def hold_slot(job: int, seconds: float = 0.1) -> int:
-    record("hold", job)
+def unlimited(label: str, seconds: float = 0) -> str:
+    record("unlimited", label)
     time.sleep(seconds)
-    record("free", job)
-    return job
+    return label
 
 
-@app.task(bind=True, base=RateLimitedTask, limiter=slots("one", 1, expiry=3), max_retries=1, acks_late=True)
-def end_somehow(self: Any, how: str) -> str:
-    record("start", how, os.getpid())
-    if how == "exception":
-        raise ValueError(how)
-    if how == "retry" and self.request.retries == 0:
-        raise self.retry(countdown=0)
-    if how == "kill":
-        os.kill(os.getpid(), 9)
-    if how in {"time out", "revoke", "kill worker"}:
-        time.sleep(30)
-    record("end", how)
-    return how
+@app.task(bind=True, base=RateLimitedTask, limiter=limit_of, max_retries=1)
+def work(self: Any, limit: Any, label: str, how: str = "return", seconds: float = 0) -> str:
+    return do(self, label, how, seconds)
 
 
-@app.task(bind=True, base=RateLimitedTask, limiter=lambda kind, *_: of_kind(kind), cost=lambda *_: cost_of(*_))
-def of_a_kind(self: Any, kind: str, cost: Any = 1) -> str:
-    record("ran", kind, self.request.retries)
-    return kind
+@app.task(bind=True, base=RateLimitedTask, limiter=limit_of, max_retries=1, acks_late=True)
+def work_acked_late(self: Any, limit: Any, label: str, how: str = "return", seconds: float = 0) -> str:
+    return do(self, label, how, seconds)
 
 
-def of_kind(kind: str) -> Any:
+@app.task(bind=True, base=RateLimitedTask, limiter=limit_of, max_deferral=1.0)
+def work_or_give_up(self: Any, limit: Any, label: str, how: str = "return", seconds: float = 0) -> str:
+    return do(self, label, how, seconds)
+
+
+@app.task(base=RateLimitedTask, limiter=limit_of)
+def add(limit: Any, *numbers: int) -> int:
+    record("added", str(numbers))
+    return sum(numbers)
+
+
+@app.task(base=RateLimitedTask, limiter=bucket("sums", "20/s", 1))
+def add_up(numbers: list[int]) -> int:
+    record("added", str(numbers))
+    return sum(numbers)
+
+
+@app.task
+def note(*what: Any) -> None:
+    """Called back by others: writes what it is given."""
+    record("noted", str(what[-1]), *map(type_and_text, what[:-1]))
+
+
+def type_and_text(value: Any) -> str:
+    return f"{type(value).__name__}: {value}"
+
+
+class UnpicklableError(Exception):
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__("one argument, not two")
+
+
+def odd_limiter(kind: str, *_: Any) -> Any:
     if kind == "raises":
         raise LookupError("no such customer")
+    if kind == "unpicklable":
+        raise UnpicklableError("a", "b")
     if kind == "nonsense":
         return 42
-    return None if kind == "free" else bucket(f"kind {kind}", "100/s", 5)
+    return bucket("odd", "1000/s", 50)
 
 
-def cost_of(kind: str, cost: Any = 1) -> Any:
+def odd_cost(_: str, cost: Any = 1) -> Any:
     if cost == "raises":
-        raise LookupError("no such cost")
+        raise LookupError("no such price")
     return cost
 
 
+class Hooked(Task):
+    """A base of somebody's own, with hooks, a call and a request class of its own."""
+
+    class Request(Request):
+        def on_accepted(self, *args: Any, **kwargs: Any) -> Any:
+            record("accepted", self.args[1])
+            return super().on_accepted(*args, **kwargs)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        record("called", args[1])
+        return self.run(*args, **kwargs)
+
+
+class HookedFirst(Hooked, RateLimitedTask):
+    abstract = True
+
+
+class HookedLast(RateLimitedTask, Hooked):
+    abstract = True
+
+
+@app.task(base=HookedFirst, limiter=limit_of, bind=True)
+def hooked_first(self: Any, limit: Any, label: str) -> str:
+    return do(self, label, "return", 0)
+
+
+@app.task(base=HookedLast, limiter=limit_of, bind=True)
+def hooked_last(self: Any, limit: Any, label: str) -> str:
+    return do(self, label, "return", 0)
+
+
+@app.task(base=RateLimitedTask, limiter=limit_of, bind=True, Strategy="support.celery_app:plain_strategy")
+def ungated(self: Any, limit: Any, label: str, how: str = "return", seconds: float = 0) -> str:
+    return do(self, label, how, seconds)
+
+
+def plain_strategy(task: Any, app: Celery, consumer: Any, **options: Any) -> Any:
+    """A strategy of somebody's own, which knows no request class but Celery's."""
+    from celery.worker.strategy import default
+
+    task.Request = Request
+    return default(task, app, consumer, **options)
+
+
+class ByClass(RateLimitedTask):
+    """A task that is a class."""
+
+    name = "support.celery_app.by_class"
+    limiter = staticmethod(limit_of)
+
+    def run(self, limit: Any, label: str) -> str:
+        return do(self, label, "return", 0)
+
+
+class ByChildClass(ByClass):
+    """One that adds to its parent's."""
+
+    name = "support.celery_app.by_child_class"
+
+    def run(self, limit: Any, label: str) -> str:
+        return f"child of {super().run(limit, label)}"
+
+
+app.register_task(ByClass())
+app.register_task(ByChildClass())
+
+
+@app.task(base=RateLimitedTask, bind=True, max_sleep=0)
+def annotated(self: Any, label: str) -> str:
+    return do(self, label, "return", 0)
+
+
+class OddTask(RateLimitedTask):
+    abstract = True
+    limiter = staticmethod(odd_limiter)
+    cost = staticmethod(odd_cost)
+
+    def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        record("failed", str(args[0]), type_and_text(exc))
+
+
+@app.task(base=OddTask)
+def odd(kind: str, cost: Any = 1) -> str:
+    record("odd", kind)
+    return kind
+
+
+@app.task(base=OddTask, autoretry_for=(LookupError,), max_retries=1, retry_backoff=False, default_retry_delay=0)
+def odd_retried(kind: str, cost: Any = 1) -> str:
+    record("odd", kind)
+    return kind
+
+
+def pass_inside(task: Any, label: str, name: str, seconds: float) -> str:
+    """Do what is limited by a limiter of one's own, which lets one pass every so many seconds."""
+    record("entered", label, task.request.retries)
+    with SyncTokenBucket(name, capacity=1, refill_frequency=seconds, max_sleep=0.01, connection=limits):
+        record("passed", label, task.request.retries)
+    return label
+
+
 @app.task(bind=True, base=RateLimitedTask, max_retries=0)
-def refused_inside(self: Any, name: str) -> str:
-    record("entered", name, self.request.retries)
-    with SyncTokenBucket(name, capacity=1, refill_frequency=0.5, max_sleep=0.01, connection=limiter_client):
-        record("passed", name, self.request.retries)
-    return name
+def refused_inside(self: Any, label: str, name: str, seconds: float = 0.5) -> str:
+    return pass_inside(self, label, name, seconds)
 
 
-@app.task(bind=True, base=RateLimitedTask, limiter=bucket("stubborn", "1/h", 1), max_deferral=1.0)
-def give_up_after_a_second(self: Any) -> None:
-    record("given up", self.request.retries)
+@app.task(bind=True, base=RateLimitedTask, max_retries=0, autoretry_for=(Exception,))
+def refused_and_retried(self: Any, label: str, name: str, seconds: float = 0.5) -> str:
+    return pass_inside(self, label, name, seconds)
+
+
+@app.task(bind=True, base=RateLimitedTask, max_deferral=1.0)
+def refused_too_long(self: Any, label: str, name: str, seconds: float = 0.5) -> str:
+    return pass_inside(self, label, name, seconds)
+
+
+@app.task(bind=True, base=RateLimitedTask, limiter=SyncTokenBucket.from_rate("5/s", "local"))
+def work_locally(self: Any, label: str) -> str:
+    return do(self, label, "return", 0)
+
+
+@app.task(bind=True, base=RateLimitedTask, limiter=SyncSemaphore("local", capacity=1))
+def hold_locally(self: Any, label: str) -> str:
+    return do(self, label, "sleep", 0.1)
+
+
+quota = SyncTokenBucket("quota", capacity=2, refill_amount=0, refill_frequency=0, connection=limits)
+
+
+@app.task(bind=True, base=RateLimitedTask, limiter=quota)
+def within_quota(self: Any, label: str) -> str:
+    return do(self, label, "return", 0)
+
+
+api = SyncTokenBucket("api", capacity=5, refill_frequency=0.02, connection=limits)
+
+
+@app.task(bind=True, base=RateLimitedTask, limiter=api, ignore_result=True)
+def call_api(self: Any, job: int) -> None:
+    record("call", str(job), self.request.retries)
+
+
+@app.task(base=RateLimitedTask, limiter=semaphore("three", 3), ignore_result=True)
+def hold_slot(job: int, seconds: float = 0.1) -> None:
+    record("in", str(job))
+    time.sleep(seconds)
+    record("out", str(job))

@@ -1,0 +1,102 @@
+"""The limiters' server is away: jobs are held and then run, nothing fails, and nobody else waits."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from support.celery_workers import PATIENCE, Farm
+from support.servers import Server
+
+
+@pytest.fixture(scope="module")
+def outages(make_farm: Callable[..., Farm]) -> Iterator[Farm]:
+    """A worker that was started while the limiters' server was away."""
+    farm = make_farm(limits_elsewhere=True)
+    farm.limits.kill()
+    farm.start()
+    yield farm
+    [worker] = farm.workers
+    assert worker.end() == 0
+    assert worker.says("Traceback") == worker.says("raised unexpected")
+
+
+@pytest.fixture
+def limits(outages: Farm) -> Iterator[Server]:
+    """The limiters' server, there again after each test."""
+    server = outages.limits
+    yield server
+    if server.process.poll() is None:
+        server.signal(signal.SIGCONT)
+    else:
+        server.start()
+
+
+def labels(label: str, count: int) -> list[str]:
+    return [f"{label} {number}" for number in range(count)]
+
+
+def send_and_let_others_pass(farm: Farm, label: str, limits: list[list[Any]], count: int = 10) -> list[Any]:
+    """Send limited jobs, and see unlimited ones pass."""
+    jobs = [farm.send("work", limit, f"{label} {number}") for limit in limits for number in range(count)]
+    for name in labels(label, 5):
+        farm.send("unlimited", name)
+    farm.wait_for("unlimited", label, count=5)
+    assert farm.journal("start", label) == []
+    return jobs
+
+
+def test_a_worker_that_starts_without_the_server_holds_jobs_until_it_is_there(
+    outages: Farm, limits: Server, label: str
+) -> None:
+    jobs = send_and_let_others_pass(outages, label, [[f"{label} rate", "50/s", 1], [f"{label} slot", 1, 60.0]])
+    limits.start()
+    assert {job.get(timeout=PATIENCE) for job in jobs} == set(labels(label, 10))
+    assert len(outages.journal("start", label)) == 20
+    assert {start.more[0] for start in outages.journal("start", label)} == {"0"}
+
+
+def test_jobs_are_held_while_the_server_stands_still(outages: Farm, limits: Server, label: str) -> None:
+    for kind in ([f"{label} rate", "50/s", 1], [f"{label} slot", 1, 60.0]):
+        outages.send("work", kind, "before").get(timeout=PATIENCE)
+    limits.signal(signal.SIGSTOP)
+    jobs = send_and_let_others_pass(outages, label, [[f"{label} rate", "50/s", 1], [f"{label} slot", 1, 60.0]])
+    limits.signal(signal.SIGCONT)
+    assert {job.get(timeout=PATIENCE) for job in jobs} == set(labels(label, 10))
+    assert len(outages.journal("start", label)) == 20
+
+
+def test_a_slot_that_could_not_be_given_back_comes_back_with_the_server(
+    outages: Farm, limits: Server, label: str
+) -> None:
+    holder = outages.send("work", [label, 1, 60.0], f"{label} holder", "sleep", 0.5)
+    outages.wait_for("start", f"{label} holder")
+    limits.signal(signal.SIGSTOP)
+    assert holder.get(timeout=PATIENCE) == f"{label} holder"
+    following = outages.send("work", [label, 1, 60.0], f"{label} next")
+    send_and_let_others_pass(outages, f"others {label}", [])
+    limits.signal(signal.SIGCONT)
+    assert following.get(timeout=PATIENCE) == f"{label} next"
+
+
+def test_jobs_that_wait_outlast_a_server_that_loses_its_memory(outages: Farm, limits: Server, label: str) -> None:
+    jobs = [outages.send("work", [label, "10/s", 1], name) for name in labels(label, 20)]
+    outages.wait_for("start", label, count=3)
+    limits.kill()
+    jobs += [outages.send("work", [label, "10/s", 1], name) for name in labels(f"{label} late", 5)]
+    outages.send("unlimited", label).get(timeout=PATIENCE)
+    limits.start()
+    assert len({job.get(timeout=PATIENCE) for job in jobs}) == 25
+    assert len(outages.journal("start", label)) == 25
+
+
+def test_a_job_that_may_not_wait_that_long_fails_while_the_server_is_away(
+    outages: Farm, limits: Server, label: str
+) -> None:
+    limits.kill()
+    job = outages.send("work_or_give_up", [label, "10/s", 1], label)
+    error = job.get(timeout=PATIENCE, propagate=False)
+    assert type(error).__name__ == "MaxSleepExceededError"
+    assert outages.journal("start", label) == []
