@@ -26,7 +26,8 @@ KINDS = {
 }
 UNLIMITED_EVERY = 0.25
 """Seconds between two jobs without a limit that are sent while the others wait."""
-STARTING = 30.0
+STARTING = 120.0
+"""Seconds; a machine that others use starts workers slowly."""
 MOST_TIMES = 3.0
 """How many times the time that the jobs need at least they are waited for; what has not run by then is counted."""
 

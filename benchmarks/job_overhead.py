@@ -8,7 +8,7 @@ from benchmarks.support.tables import Table, run
 
 EDGES = 4
 """Jobs at either end that say when they ran; several, since the pool's processes do not end together."""
-PATIENCE = 120.0
+PATIENCE = 300.0
 
 
 def rate(it: Bench, kind: str, jobs: int) -> float:

@@ -80,7 +80,7 @@ def measure(quick: bool) -> tuple[list[Table], str]:  # noqa: FBT001
             local.add(who, *in_process(who, names))
         for who in shown(REDIS):
             remote.add(who, on_redis(running, who, names))
-        local.sort(1)
+        local.sort()
         remote.sort()
         return [local, remote], version(running)
 

@@ -16,7 +16,7 @@ from benchmarks.support.crew import ROOT
 from benchmarks.support.servers import server, version
 
 QUEUES = {"celery": "celery", "dramatiq": "dramatiq", "arq": "arq"}
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @dataclass
