@@ -14,6 +14,7 @@ end
 
 -- Where the state alone was evicted, the leases go on, and the waiters step in again when they renew.
 local function begin_semaphore(s, terms)
+  s.is_new = true
   redis.call('DEL', s.listening_key, s.away_key, s.present_key)
   s.capacity, s.held, s.listening, s.waiting = terms.capacity, redis.call('ZCARD', s.leases_key), 0, 0
   s.earliest, s.fading, s.seen = earliest_of(s.leases_key), ENDLESS, -ENDLESS

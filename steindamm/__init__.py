@@ -1,15 +1,21 @@
 """Rate and concurrency limits for Python code and task-queue workers, in memory or on Redis."""
 
+from steindamm.async_all_of import AsyncAllOf
 from steindamm.async_semaphore import AsyncLocalSemaphore, AsyncRedisSemaphore, AsyncSemaphore
 from steindamm.async_token_bucket import AsyncLocalTokenBucket, AsyncRedisTokenBucket, AsyncTokenBucket
 from steindamm.errors import LimiterUnavailableError, MaxSleepExceededError, NoTokensAvailableError, SteindammError
+from steindamm.joining import all_of
 from steindamm.permits import Permit, SlotPermit
 from steindamm.rate import Rate
 from steindamm.reservations import AsyncReservation, SyncReservation
+from steindamm.several_limits import AllOfPermit
+from steindamm.sync_all_of import SyncAllOf
 from steindamm.sync_semaphore import SyncLocalSemaphore, SyncRedisSemaphore, SyncSemaphore
 from steindamm.sync_token_bucket import SyncLocalTokenBucket, SyncRedisTokenBucket, SyncTokenBucket
 
 __all__ = [
+    "AllOfPermit",
+    "AsyncAllOf",
     "AsyncLocalSemaphore",
     "AsyncLocalTokenBucket",
     "AsyncRedisSemaphore",
@@ -24,6 +30,7 @@ __all__ = [
     "Rate",
     "SlotPermit",
     "SteindammError",
+    "SyncAllOf",
     "SyncLocalSemaphore",
     "SyncLocalTokenBucket",
     "SyncRedisSemaphore",
@@ -31,4 +38,5 @@ __all__ = [
     "SyncReservation",
     "SyncSemaphore",
     "SyncTokenBucket",
+    "all_of",
 ]

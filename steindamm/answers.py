@@ -20,13 +20,16 @@ class Answer:
     Parameters:
         wait: Seconds; infinite where no wait would help.
         permit: Leave to start.
-        turn: The turn (of a bucket), or the arrival number (at a semaphore), to come back with.
+        turn: The turn (of a bucket), or the arrival number (at a semaphore), to come back with; of several limits
+            asked at once, one of each that gave one.
         cost: Tokens that a booked turn stands for.
         ticket: Who waits to be handed a slot, where the asker listens.
+        limiter: Of several limits asked at once, the one with the longest wait.
     """
 
     wait: float
     permit: Permit | None = None
-    turn: float | None = None
+    turn: float | tuple[float | None, ...] | None = None
     cost: float = 1.0
     ticket: Ticket | None = None
+    limiter: str | None = None

@@ -62,10 +62,10 @@ class AsyncSemaphore(Semaphore):
         """
         handed = asyncio.Event()
         backend = self._backend
-        ticket = Ticket(backend.name, _waker(handed))
+        ticket = Ticket(backend.name, waker(handed))
         try:
             place = await backend.enter(ticket, 0.0, Stay.LISTENING)
-            if place.standing is Standing.WAITING and not await _comes(handed, self._patience(ticket)):
+            if place.standing is Standing.WAITING and not await comes(handed, self._patience(ticket)):
                 place = await backend.give_up(ticket)
                 if place.standing is Standing.OUT:
                     raise self._refusal(place)
@@ -175,7 +175,7 @@ class AsyncSemaphore(Semaphore):
         return limited
 
 
-def _waker(handed: asyncio.Event) -> Callable[[], None]:
+def waker(handed: asyncio.Event) -> Callable[[], None]:
     """Sets the event from whatever thread it is called in."""
     loop = asyncio.get_running_loop()
 
@@ -185,7 +185,7 @@ def _waker(handed: asyncio.Event) -> Callable[[], None]:
     return wake
 
 
-async def _comes(handed: asyncio.Event, patience: float | None) -> bool:
+async def comes(handed: asyncio.Event, patience: float | None) -> bool:
     """Whether a slot is handed over within so many seconds; None waits without end."""
     try:
         async with asyncio.timeout(patience):

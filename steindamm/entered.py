@@ -8,15 +8,16 @@ a generator in different threads or tasks): such an end gives back whichever per
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
-from steindamm.permits import SlotPermit
+from steindamm.permits import Permit
 
-Block: TypeAlias = "tuple[SlotPermit, Block | None]"
+Held = TypeVar("Held", bound=Permit)
+Block: TypeAlias = "tuple[Any, Block | None]"
 """The permit of a block, and the block around it."""
 
 
-class Blocks:
+class Blocks(Generic[Held]):
     """The blocks of one limiter that have begun and not ended.
 
     Parameters:
@@ -29,28 +30,29 @@ class Blocks:
         self._who = who
         self._open: dict[Hashable, Block] = {}
 
-    def begin(self, permit: SlotPermit) -> SlotPermit:
+    def begin(self, permit: Held) -> Held:
         """The block that starts now holds the permit."""
         who = self._who()
         self._open[who] = permit, self._open.get(who)
         return permit
 
-    def end(self) -> SlotPermit:
+    def end(self) -> Held:
         """The permit of the block that ends now."""
         who = self._who()
         block = self._open.pop(who, None)
         if block is None:
             return self._end_elsewhere()
-        permit, outer = block
-        if outer is not None:
-            self._open[who] = outer
+        permit: Held = block[0]
+        if block[1] is not None:
+            self._open[who] = block[1]
         return permit
 
-    def _end_elsewhere(self) -> SlotPermit:
+    def _end_elsewhere(self) -> Held:
         try:
-            who, (permit, outer) = self._open.popitem()
+            who, block = self._open.popitem()
         except KeyError:
-            raise RuntimeError("a semaphore's block ended that had not begun") from None
-        if outer is not None:
-            self._open[who] = outer
+            raise RuntimeError("a limiter's block ended that had not begun") from None
+        permit: Held = block[0]
+        if block[1] is not None:
+            self._open[who] = block[1]
         return permit

@@ -30,7 +30,8 @@ class Semaphore:
         self, name: str, *, capacity: int = 5, max_sleep: float = 30.0, expiry: float = 60, connection: Any = None
     ) -> None:
         self.settings = SemaphoreSettings(name, capacity, max_sleep, expiry)
-        self._blocks = Blocks(type(self)._who)
+        self._blocks: Blocks[SlotPermit] = Blocks(type(self)._who)
+        self.connection = connection
         self._connect(connection)
 
     @classmethod

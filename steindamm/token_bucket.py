@@ -54,6 +54,7 @@ class TokenBucket:
         )
         self._accept = self.settings.max_sleep * SECOND or ENDLESS
         self._set_cost(self.settings.tokens_to_consume)
+        self.connection = connection
         self._connect(connection)
 
     @classmethod
@@ -150,7 +151,7 @@ class TokenBucket:
         return Answer(wait / SECOND, turn=turn, cost=request.cost)
 
     def _gift(self, answer: Answer) -> Request | None:
-        if answer.turn is None:
+        if answer.turn is None or isinstance(answer.turn, tuple):
             return None
         if answer.permit is None:
             return Request(What.GIVE_BOOKING_BACK, answer.cost, turn=answer.turn)

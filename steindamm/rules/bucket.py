@@ -172,7 +172,7 @@ def turn_of(terms: BucketTerms, state: BucketState, level: float, now: float) ->
     return state.grid + math.ceil((-level - DUST) / terms.amount) * terms.step
 
 
-def _pace_for(terms: BucketTerms, state: BucketState, start: float) -> float:
+def pace_for(terms: BucketTerms, state: BucketState, start: float) -> float:
     """What the pace holds for a later start: nothing that would flow over until then."""
     steps = math.floor((start - state.grid) / terms.step + DUST) if terms.step > 0 else 0
     return min(state.pace, terms.capacity - steps * terms.amount)
@@ -187,7 +187,7 @@ def take(
     wait = turn - now
     if wait <= accept and wait < ENDLESS:
         if wait > 0:
-            state.pace = _pace_for(terms, state, turn)
+            state.pace = pace_for(terms, state, turn)
         state.line -= cost
         state.pace -= cost
         state.granted += 1
@@ -219,7 +219,7 @@ def come_back(
     if start - now > accept or start == ENDLESS:
         return take(terms, state, now, cost, -1.0, horizon)
     if start > now:
-        state.pace = _pace_for(terms, state, start)
+        state.pace = pace_for(terms, state, start)
     state.pace -= cost
     state.granted += 1
     state.waited += start - now

@@ -76,7 +76,7 @@ def _check_url(url: str) -> None:
     """The URL may hold a password: no message shows it."""
     from redis.connection import parse_url  # noqa: PLC0415
 
-    plain, is_cluster = _plain_url(url)
+    plain, is_cluster = plain_url(url)
     try:
         database = parse_url(plain).get("db", 0)  # type: ignore[no-untyped-call]
     except ValueError:
@@ -85,7 +85,7 @@ def _check_url(url: str) -> None:
         raise ValueError("connection must not name a database: a cluster has only one")
 
 
-def _plain_url(url: str) -> tuple[str, bool]:
+def plain_url(url: str) -> tuple[str, bool]:
     """The URL as redis-py knows it, and whether it means a cluster."""
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in SCHEMES:
@@ -118,7 +118,7 @@ def _client(url: str, standalone: Any, cluster: Any, once_more: Any) -> Any:
     """A connection that broke is made again once, at once; a cluster's client looks for the slots' new owner itself."""
     from redis.exceptions import ConnectionError as Broken  # noqa: PLC0415
 
-    plain, is_cluster = _plain_url(url)
+    plain, is_cluster = plain_url(url)
     timeouts = {"socket_connect_timeout": TIMEOUT, "socket_timeout": TIMEOUT}
     if is_cluster:
         return cluster.from_url(plain, **timeouts)

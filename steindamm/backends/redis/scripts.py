@@ -31,6 +31,16 @@ def bucket_script() -> Script:
     return script("clock", *BUCKET, "bucket")
 
 
+def bucket_change_script() -> Script:
+    """Closes, reopens, slows or overrides a token bucket."""
+    return script("clock", *BUCKET, "bucket_change")
+
+
 def semaphore_script() -> Script:
     """Decides on requests to a semaphore."""
     return script("clock", "semaphore_at_once", "semaphore_rules", "semaphore")
+
+
+def all_of_script() -> Script:
+    """Decides on requests to several limits at once."""
+    return script("clock", *BUCKET, "semaphore_rules", "all_of_rules", "all_of")

@@ -1,0 +1,146 @@
+-- The rules of several limits at once, as in steindamm/rules/all_of.py, which explains them; times in microseconds.
+-- A part is one of the limits: kind ('b' a bucket, 's' a semaphore), terms, state, key (of a bucket), touched; of a
+-- bucket at this moment: view (the terms in force), time (on its clock), clock (nil where that is the server's).
+-- ask: cost, turn, asker. request: accept, horizon, stay, slack, just_look. look: wait, turn, ready, refuses.
+
+local function real(part, turn)
+  local wait = turn - part.time
+  return part.clock and part.clock.real(wait) or wait
+end
+
+local function booked_turn(part, ask)
+  return math.max(part.time, math.min(ask.turn, turn_of(part.view, part.state, part.state.line, part.time)))
+end
+
+local function look_at_bucket(part, now, ask, request)
+  local state = part.state
+  part.view, part.clock, part.time = part.terms, nil, now
+  if state.live then
+    part.view, part.clock = live_rules().at(part.terms, state, now)
+    part.time = part.clock.time
+  end
+  local view = part.view
+  refill(view, state, part.time)
+  if ask.turn ~= 0 then
+    local turn = booked_turn(part, ask)
+    if real(part, turn) > request.accept then
+      return { wait = real(part, turn), turn = turn, ready = false, refuses = false }
+    end
+    local start = math.max(turn, turn_of(view, state, state.pace - math.min(ask.cost, view.capacity), part.time))
+    if real(part, start) <= request.accept and start < math.huge then
+      return { wait = real(part, start), turn = start, ready = true, refuses = false }
+    end
+  end
+  local turn = turn_of(view, state, math.min(state.line, state.pace) - ask.cost, part.time)
+  local wait = (ask.cost > view.capacity and ask.turn == 0) and math.huge or real(part, turn)
+  local ready = wait <= request.accept and ask.turn == 0 and wait < math.huge
+  return {
+    wait = wait, turn = turn, ready = ready,
+    refuses = not ready and (wait > request.horizon or wait == math.huge),
+  }
+end
+
+local function look_at_semaphore(part, now, ask, request)
+  local s = part.state
+  s.capacity = part.terms.capacity
+  tend(s, part.terms, now)
+  if s.held < s.capacity or redis.call('ZSCORE', s.leases_key, ask.asker) then
+    return { wait = 0, turn = 0, ready = true, refuses = false }
+  end
+  drop_vanished(s, now)
+  local number = ask.turn
+  if number <= 0 or number > math.max(s.arrivals, now) then number = math.huge end
+  return { wait = expected(s, now, number), turn = 0, ready = false, refuses = request.stay == STAY_NO }
+end
+
+local function take_tokens(part, now, ask, look, wait)
+  local state = part.state
+  if wait > 0 then
+    local start = part.time + (part.clock and math.max(0, part.clock.own(wait)) or wait)
+    state.pace = pace_for(part.view, state, start)
+  end
+  state.pace = state.pace - ask.cost
+  if ask.turn == 0 then state.line = state.line - ask.cost end
+  state.granted = state.granted + 1
+  state.waited = state.waited + look.wait
+  if part.clock then live_rules().end_live(state, part.clock, now) end
+  return look.turn
+end
+
+local function take_from(part, now, ask, look, wait)
+  part.touched = true
+  if part.kind == 'b' then return take_tokens(part, now, ask, look, wait) end
+  local _, fence = step_in(part.state, part.terms, now, ask.asker, ask.turn, STAY_NO, 0)
+  return fence
+end
+
+-- Of each `stand`: whether it does, the wait, the turn or arrival number.
+local function stand_at_bucket(part, ask, look, request)
+  local state = part.state
+  if ask.turn ~= 0 and real(part, booked_turn(part, ask)) > request.accept then return true, look.wait, look.turn end
+  part.touched = true
+  if look.refuses then
+    state.refused = state.refused + 1
+    return false, look.wait, 0
+  end
+  state.line = state.line - ask.cost
+  state.deferred = state.deferred + 1
+  state.waited = state.waited + look.wait
+  return true, look.wait, look.turn
+end
+
+local function stand_at(part, now, ask, look, request)
+  if part.kind == 'b' then return stand_at_bucket(part, ask, look, request) end
+  part.touched = true
+  local standing, number, wait =
+    step_in(part.state, part.terms, now, ask.asker, ask.turn, request.stay, request.slack)
+  return standing == WAITING, wait, number
+end
+
+local function keeps(parts, index, which, asks, request)
+  local one, other = parts[index], parts[which]
+  if request.stay ~= STAY_LISTENING or asks[which].turn == 0 or one.kind == 'b' or other.kind == 'b' then
+    return false
+  end
+  local less, more = one.state.capacity, other.state.capacity
+  return less < more or (less == more and index < which)
+end
+
+-- What is left to the asker of what one of the limits gave it before: a fencing number, or 0.
+local function left_of(part, now, ask, keep)
+  if part.kind == 'b' then return 0 end
+  if keep then
+    local _, fence = renew(part.state, part.terms, now, ask.asker, 0)
+    return fence
+  end
+  leave(part.state, part.terms, now, ask.asker, -1)
+  return 0
+end
+
+-- Whether one look has more to say than the other: it refuses, else it is short, else its wait is longer.
+local function decides(one, other)
+  if one.refuses ~= other.refuses then return one.refuses end
+  if one.ready ~= other.ready then return other.ready end
+  return one.wait > other.wait
+end
+
+-- The verdict, the limit that decided, the wait, and what each gave.
+local function decide_all(parts, now, asks, request)
+  local looks, which, given = {}, 1, {}
+  for i, part in ipairs(parts) do
+    looks[i] = (part.kind == 'b' and look_at_bucket or look_at_semaphore)(part, now, asks[i], request)
+    given[i] = 0
+    if decides(looks[i], looks[which]) then which = i end
+  end
+  local look = looks[which]
+  local verdict, wait = look.ready and GRANTED or look.refuses and REFUSED or WAITING, look.wait
+  if request.just_look then return verdict, which, wait, given end
+  if look.ready then
+    for i, part in ipairs(parts) do given[i] = take_from(part, now, asks[i], looks[i], wait) end
+    return verdict, which, wait, given
+  end
+  for i, part in ipairs(parts) do given[i] = left_of(part, now, asks[i], keeps(parts, i, which, asks, request)) end
+  local stands
+  stands, wait, given[which] = stand_at(parts[which], now, asks[which], look, request)
+  return stands and WAITING or REFUSED, which, wait, given
+end

@@ -1,0 +1,229 @@
+"""Several limits at once, for asyncio tasks. Its twin for threads is `steindamm.sync_all_of`."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, suppress
+from types import TracebackType
+from typing import Any
+
+from steindamm.answers import Answer
+from steindamm.async_semaphore import AsyncSemaphore, comes, waker
+from steindamm.backends.memory import MEMORY
+from steindamm.backends.memory_all_of import AsyncMemoryAllOf
+from steindamm.background import in_background
+from steindamm.errors import SteindammError
+from steindamm.permits import Permit
+from steindamm.reservations import AsyncReservation
+from steindamm.rules import semaphore
+from steindamm.rules.all_of import Decision, Request, Verdict
+from steindamm.rules.semaphore import Stay
+from steindamm.semaphore import refuse_generator
+from steindamm.several_limits import NOTHING_ASKED, AllOf, AllOfPermit
+from steindamm.turns import SECOND, give_back_left_over_async
+from steindamm.visits import AsyncBooked, Visit
+
+
+class AsyncAllOf(AllOf):
+    """Several limits, of which all grant or none does; `steindamm.all_of` makes it and tells how it behaves."""
+
+    _who = staticmethod(asyncio.current_task)
+
+    def _connect(self) -> None:
+        connection = self.limiters[0].connection
+        if connection is None:
+            backend = AsyncMemoryAllOf([limiter.settings for limiter in self._asked], MEMORY)
+            self._here: Callable[[], Any] = lambda: backend
+        else:
+            from steindamm.backends.redis.several_slots import async_all_of  # noqa: PLC0415
+
+            self._here = async_all_of(connection, self._asked).here
+
+    @property
+    def _backend(self) -> Any:
+        return self._here()
+
+    async def acquire(self) -> AllOfPermit:
+        """Wait until all limits let it start, and return the permit; give it back with `release`.
+
+        Raises:
+            MaxSleepExceededError: One of them, which it names, can't let it start within `max_sleep`.
+            NoTokensAvailableError: One of them is a quota that is spent.
+            LimiterUnavailableError: Redis did not answer.
+        """
+        handed = asyncio.Event()
+        visit = self._visit(waker(handed))
+        try:
+            while not visit.is_granted:
+                handed.clear()
+                await self._come(visit, await self._ask(visit, visit.patient_request()), handed)
+            return self._permit(visit)
+        except BaseException as error:
+            await self._leave_after(error, visit)
+            raise
+
+    async def try_acquire(self) -> AllOfPermit | None:
+        """A permit if all limits let it start at once, else None. Never waits.
+
+        Raises:
+            LimiterUnavailableError: Redis did not answer.
+        """
+        visit = self._visit()
+        decision = await self._ask_once(visit, visit.request(0.0, 0.0, Stay.NO))
+        return self._permit(visit) if decision.verdict is Verdict.GRANTED else None
+
+    async def reserve(self) -> AsyncReservation:
+        """Take tokens for the next start that all limits have, and slots that are free. Never waits.
+
+        The tokens are taken now, in all of them, although the start may be later: what waits for a while is better
+        served by `acquire`.
+
+        Raises:
+            MaxSleepExceededError, NoTokensAvailableError, LimiterUnavailableError: As for `acquire`.
+        """
+        visit = self._visit()
+        decision = await self._ask_once(visit, self._reservation(visit))
+        if decision.verdict is not Verdict.GRANTED:
+            raise self._refusal(decision)
+        permit = self._permit(visit)
+        return AsyncReservation(permit, decision.wait / SECOND, lambda: self._leave(visit))
+
+    async def release(self, permit: Permit) -> None:
+        """Give the slots back. Tokens that were used do not come back. A second call changes nothing.
+
+        Raises:
+            TypeError: This is no permit.
+            ValueError: It is of other limits.
+        """
+        await self._release(self._visit_of(permit))
+
+    async def ask(
+        self,
+        *,
+        turn: Sequence[float | None] | None = None,
+        accept: float = 0.0,
+        horizon: float = 0.0,
+        slack: float = 0.0,
+    ) -> Answer:
+        """Ask on behalf of a job, without waiting: start, come back, or ask again; see `Answer`.
+
+        Parameters:
+            turn: The turns that the job was told to come back with.
+            accept: The longest wait for the start, in seconds.
+            horizon: How far away, in seconds, a turn may be booked.
+            slack: Seconds that the job may be late when it comes back before its place in a line is forgotten.
+
+        Raises:
+            LimiterUnavailableError: Redis did not answer.
+        """
+        visit = self._visit_of_job(turn)
+        request = self._question_of_job(visit, accept, horizon, slack)
+        return self._answer(visit, await self._ask_once(visit, request))
+
+    async def give_back(self, answer: Answer) -> None:
+        """Return what an answer gave and nobody will use."""
+        visit = self._visit_of_answer(answer)
+        if visit is not None:
+            await self._leave(visit)
+
+    async def _ask_once(self, visit: Visit, request: Request) -> Decision:
+        try:
+            return await self._ask(visit, request)
+        except BaseException as error:
+            await self._leave_after(error, visit)
+            raise
+
+    async def _ask(self, visit: Visit, request: Request) -> Decision:
+        decision = await self._backend.ask(request) if request.asks else NOTHING_ASKED
+        visit.note(decision)
+        return decision
+
+    async def _come(self, visit: Visit, decision: Decision, handed: asyncio.Event) -> None:
+        """Wait until it is worth asking again, or until the start."""
+        if visit.is_granted:
+            if decision.wait > 0:
+                await asyncio.sleep(decision.wait / SECOND)
+        elif decision.verdict is Verdict.REFUSED or self._is_too_far(visit, decision):
+            raise self._refusal(decision)
+        elif not decision.given[decision.which]:
+            await asyncio.sleep(decision.wait / SECOND)
+        elif isinstance(self._asked[decision.which], AsyncSemaphore):
+            await self._wait_in_line(visit, decision, handed)
+        else:
+            await self._wait_for_turn(visit, decision)
+
+    async def _wait_for_turn(self, visit: Visit, decision: Decision) -> None:
+        which, limiter = decision.which, self._asked[decision.which]
+        booked = visit.booked(decision)
+        backend, sleeper = limiter._backend, AsyncBooked(booked, limiter.cost)
+        turns = backend.turns
+        visit.turns[which] = 0.0
+        try:
+            if turns.join(sleeper):
+                in_background(give_back_left_over_async(turns, backend.ask))
+            await sleeper.sleep_among(turns)
+            turns.leave(sleeper)
+        except asyncio.CancelledError:
+            turns.cancel(sleeper)
+            await asyncio.shield(in_background(give_back_left_over_async(turns, backend.ask)))
+            raise
+        except BaseException:
+            turns.cancel(sleeper)
+            raise
+        visit.turns[which] = sleeper.turn
+
+    async def _wait_in_line(self, visit: Visit, decision: Decision, handed: asyncio.Event) -> None:
+        """A slot may come while it gives up: then it has it."""
+        which = decision.which
+        ticket = visit.tickets[which]
+        if await comes(handed, visit.patience):
+            return
+        place = await self._asked[which]._backend.give_up(ticket)
+        if place.standing is semaphore.Standing.OUT:
+            raise self._refusal(decision._replace(wait=place.wait))
+
+    async def _leave(self, visit: Visit) -> None:
+        """Give back all that it has and will not use."""
+        for limiter, ticket in visit.places():
+            await limiter._backend.leave(ticket, used=False)
+        with suppress(SteindammError):
+            for limiter, gift in visit.gifts():
+                await limiter._backend.ask(gift)
+
+    async def _leave_after(self, error: BaseException, visit: Visit) -> None:
+        """The same; a cancellation does not cut it short, and a task that is dropped awaits nothing."""
+        if isinstance(error, GeneratorExit):
+            for limiter, ticket in visit.places():
+                limiter._backend.abandon(ticket)
+        else:
+            await asyncio.shield(in_background(self._leave(visit)))
+
+    async def _release(self, visit: Visit) -> None:
+        """However one ends that is cancelled, the others are given back."""
+        async with AsyncExitStack() as stack:
+            for limiter, ticket in visit.places():
+                stack.push_async_callback(limiter._backend.leave, ticket)
+
+    async def __aenter__(self) -> AllOfPermit:
+        return self._blocks.begin(await self.acquire())
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Give the slots back; tokens that were used do not come back."""
+        await self._release(self._blocks.end().visit)
+
+    def _decorated(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        refuse_generator(function)
+        if not inspect.iscoroutinefunction(function):
+            raise TypeError(f"{function!r} is no coroutine function: decorate it with sync limiters")
+
+        @functools.wraps(function)
+        async def limited(*args: Any, **kwargs: Any) -> Any:
+            async with self:
+                return await function(*args, **kwargs)
+
+        return limited

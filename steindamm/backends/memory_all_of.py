@@ -1,0 +1,120 @@
+"""Several limits at once in this process's memory: one decision under the one lock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from steindamm.backends.memory import KeptBucket, Memory, MemorySemaphore
+from steindamm.backends.terms import bucket_terms, semaphore_terms, wall_clock
+from steindamm.rules.all_of import BucketPart, Decision, Request, SemaphorePart, Verdict, decide
+from steindamm.rules.bucket import BucketState
+from steindamm.rules.semaphore import FOREVER, SemaphoreState
+from steindamm.settings import BucketSettings, SemaphoreSettings
+
+
+class BucketPlace:
+    """Where a token bucket is kept.
+
+    Parameters:
+        settings: The bucket's.
+        memory: Where it is.
+    """
+
+    def __init__(self, settings: BucketSettings, memory: Memory) -> None:
+        self._name = settings.name
+        self._memory = memory
+        self._terms = bucket_terms(settings, memory.clock() - wall_clock())
+
+    def take_out(self, now: float) -> BucketPart:
+        """The bucket at this moment."""
+        kept = self._memory.buckets.by_name.get(self._name)
+        is_known = kept is not None and not kept.is_idle(now)
+        return BucketPart(self._terms, kept.state if kept and is_known else BucketState(self._terms, now), now)
+
+    def put_back(self, part: BucketPart, now: float) -> None:
+        """Keep what has become of it; one that nobody has touched stays as it was."""
+        if not part.touched:
+            return
+        buckets = self._memory.buckets
+        kept = buckets.by_name.get(self._name) or buckets.add(self._name, KeptBucket(self._terms, now), now)
+        kept.state, kept.terms, kept.used = part.state, self._terms, now
+
+
+class SemaphorePlace:
+    """Where a semaphore is kept.
+
+    Parameters:
+        settings: The semaphore's.
+        memory: Where it is.
+    """
+
+    def __init__(self, settings: SemaphoreSettings, memory: Memory) -> None:
+        self._memory = memory
+        self._semaphore = MemorySemaphore(settings, memory)
+        self._terms = semaphore_terms(settings)._replace(lease=FOREVER, presence=FOREVER)
+
+    def take_out(self, now: float) -> SemaphorePart:
+        """The semaphore at this moment."""
+        state = self._memory.semaphores.by_name.get(self._semaphore.name)
+        return SemaphorePart(self._terms, state or SemaphoreState(), now)
+
+    def put_back(self, part: SemaphorePart, now: float) -> None:
+        """Keep one that is new; those who have been handed a slot are to be told."""
+        if part.touched and self._semaphore.name not in self._memory.semaphores.by_name:
+            self._memory.semaphores.add(self._semaphore.name, part.state, now)
+        for ticket, fence in part.handed:
+            self._memory.untold[ticket] = self._semaphore, int(fence)
+
+
+Place: TypeAlias = BucketPlace | SemaphorePlace
+
+
+class MemoryAllOf:
+    """Several limits in memory."""
+
+    def __init__(self, settings: Sequence[BucketSettings | SemaphoreSettings], memory: Memory) -> None:
+        self._memory = memory
+        self._places: list[Place] = [
+            BucketPlace(each, memory) if isinstance(each, BucketSettings) else SemaphorePlace(each, memory)
+            for each in settings
+        ]
+
+    def ask(self, request: Request) -> Decision:
+        """Decide on one request; the tickets then know where they stand."""
+        memory = self._memory
+        with memory.lock:
+            now = memory.clock()
+            if now > memory.sweep_at:
+                memory.sweep(now)
+            parts = [place.take_out(now) for place in self._places]
+            decision = decide(parts, request)
+            for place, part in zip(self._places, parts, strict=True):
+                place.put_back(part, now)  # type: ignore[arg-type]
+            _tell_tickets(request, decision)
+        if memory.untold:
+            memory.tell()
+        return decision
+
+
+def _tell_tickets(request: Request, decision: Decision) -> None:
+    """Who has been given a slot holds it; who has been given nothing has gone."""
+    for index, ask in enumerate(request.asks):
+        ticket, given = ask.asker, decision.given[index]
+        if ticket is None:
+            continue
+        if not given:
+            ticket.gone = True
+        elif decision.verdict is Verdict.GRANTED:
+            ticket.take(int(given))
+
+
+class AsyncMemoryAllOf:
+    """Several limits in memory, asked by tasks. Nothing in it waits."""
+
+    def __init__(self, settings: Sequence[BucketSettings | SemaphoreSettings], memory: Memory) -> None:
+        self._all_of = MemoryAllOf(settings, memory)
+
+    async def ask(self, request: Request) -> Decision:
+        """Decide on one request; the tickets then know where they stand."""
+        return self._all_of.ask(request)

@@ -1,0 +1,164 @@
+"""What `SyncAllOf` and `AsyncAllOf` share: their limits, permits, answers and refusals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, ClassVar, ParamSpec, TypeVar
+
+from steindamm.answers import Answer
+from steindamm.checks import checked_number, checked_seconds
+from steindamm.entered import Blocks
+from steindamm.errors import MaxSleepExceededError, NoTokensAvailableError, SteindammError, wrong_kind
+from steindamm.permits import Permit
+from steindamm.rules.all_of import Decision, Request, Verdict
+from steindamm.rules.semaphore import Stay
+from steindamm.semaphore import Semaphore
+from steindamm.tickets import Ticket
+from steindamm.turns import SECOND
+from steindamm.visits import Visit
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+NOTHING_ASKED = Decision(Verdict.GRANTED, 0, 0.0, (), ())
+"""The answer to one whose costs are all 0."""
+
+
+class AllOfPermit(Permit):
+    """Leave to start what several limits have let start.
+
+    Attributes:
+        name: The names of the limits.
+        cost: Tokens and slots taken in all.
+        permits: The permit of each, in the order of `AllOf.limiters`.
+        waited: Seconds between asking and the start.
+    """
+
+    __slots__ = ("permits", "visit")
+
+    def __init__(self, name: str, permits: Sequence[Permit], visit: Visit) -> None:
+        super().__init__(name, sum(permit.cost for permit in permits), visit.waited)
+        self.permits = tuple(permits)
+        self.visit = visit
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lease of any of its slots ran out because it could not be renewed."""
+        return any(isinstance(permit, Ticket) and permit.lost for permit in self.permits)
+
+
+class AllOf:
+    """The base of `SyncAllOf` and `AsyncAllOf`; `steindamm.all_of` makes them.
+
+    Attributes:
+        limiters: The limits, in the order that they have among themselves: the one in which they are named does
+            not matter.
+        max_sleep: The longest wait in seconds; 0 for any.
+    """
+
+    _backend: Any
+    _who: ClassVar[Callable[[], Hashable]]
+
+    def __init__(self, limiters: Sequence[Any], max_sleep: float | None = None) -> None:
+        self.limiters = tuple(limiters)
+        self.max_sleep = _shortest(limiters) if max_sleep is None else checked_seconds("max_sleep", max_sleep)
+        self._asked = tuple(limiter for limiter in limiters if isinstance(limiter, Semaphore) or limiter.cost > 0)
+        self._blocks: Blocks[AllOfPermit] = Blocks(type(self)._who)
+        self._connect()
+
+    def _connect(self) -> None:
+        raise TypeError(f"{type(self).__name__} is no limiter by itself")
+
+    @property
+    def name(self) -> str:
+        """The names of all its limits."""
+        return " + ".join(limiter.name for limiter in self.limiters)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(repr, self.limiters))})"
+
+    def __call__(self, function: Callable[P, R], /) -> Callable[P, R]:
+        """``@limiter``: a function that starts when all limits let it."""
+        if not callable(function):
+            raise TypeError("several limits take no cost in common: name one with each, as in all_of(a, (b, 5))")
+        return self._decorated(function)
+
+    def _decorated(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        raise TypeError(f"{type(self).__name__} is no limiter by itself")
+
+    def permit_of(self, answer: Answer) -> Permit | None:
+        """The permit of an answer that let start; None of any other."""
+        return answer.permit
+
+    def _visit(self, wake: Callable[[], object] | None = None) -> Visit:
+        return Visit(self._asked, self.max_sleep, wake)
+
+    def _visit_of_job(self, turn: Any) -> Visit:
+        if turn is None:
+            return Visit(self._asked)
+        if not isinstance(turn, (tuple, list)) or len(turn) != len(self._asked):
+            raise ValueError("turn must be what an earlier answer of the same limits gave")
+        return Visit(self._asked, turns=[0.0 if each is None else checked_number("turn", each) for each in turn])
+
+    def _question_of_job(self, visit: Visit, accept: float, horizon: float, slack: float) -> Request:
+        return visit.request(
+            checked_seconds("accept", accept),
+            checked_seconds("horizon", horizon),
+            Stay.AWAY,
+            checked_seconds("slack", slack),
+        )
+
+    def _reservation(self, visit: Visit) -> Request:
+        return visit.request(self.max_sleep or math.inf, 0.0, Stay.NO)
+
+    def _answer(self, visit: Visit, decision: Decision) -> Answer:
+        verdict, which, wait, *_ = decision
+        seconds, name = wait / SECOND, self._asked[which].name if self._asked else self.name
+        if verdict is Verdict.GRANTED:
+            return Answer(seconds, permit=self._permit(visit), limiter=name)
+        if verdict is Verdict.REFUSED:
+            return Answer(seconds, limiter=name)
+        turns = tuple(turn or None for turn in visit.turns)
+        return Answer(seconds, turn=turns, ticket=visit.tickets.get(which), limiter=name)
+
+    def _permit(self, visit: Visit) -> AllOfPermit:
+        """Its limits' permits; one whose cost is 0 was not asked."""
+        places = dict(visit.places())
+        permits = [places.get(limiter) or Permit(limiter.name, limiter.cost) for limiter in self.limiters]
+        return AllOfPermit(self.name, permits, visit)
+
+    def _visit_of(self, permit: Permit) -> Visit:
+        if not isinstance(permit, AllOfPermit):
+            raise wrong_kind("permit", "what acquire returned", permit)
+        if permit.name != self.name:
+            raise ValueError(f"permit must be of {self.name!r}, not of {permit.name!r}")
+        return permit.visit
+
+    def _visit_of_answer(self, answer: Answer) -> Visit | None:
+        if isinstance(answer.permit, AllOfPermit):
+            return answer.permit.visit
+        if not isinstance(answer.turn, tuple):
+            return None
+        visit = self._visit_of_job(answer.turn)
+        if answer.ticket is not None:
+            names = [limiter.name if isinstance(limiter, Semaphore) else None for limiter in self._asked]
+            visit.tickets[names.index(answer.ticket.name)] = answer.ticket
+        return visit
+
+    def _refusal(self, decision: Decision) -> SteindammError:
+        name = self._asked[decision.which].name
+        if decision.wait == math.inf:
+            return NoTokensAvailableError(name)
+        return MaxSleepExceededError(name, decision.wait / SECOND, self.max_sleep)
+
+    def _is_too_far(self, visit: Visit, decision: Decision) -> bool:
+        """Whether a turn is further away than the caller waits: its bucket was closed since it was booked."""
+        if isinstance(self._asked[decision.which], Semaphore):
+            return False
+        return decision.wait > visit.left * SECOND
+
+
+def _shortest(limiters: Sequence[Any]) -> float:
+    """The shortest of their longest waits, of which 0 stands for any."""
+    return min((limiter.settings.max_sleep for limiter in limiters if limiter.settings.max_sleep), default=0.0)

@@ -1,0 +1,222 @@
+"""Several limits at once, for threads. Its twin for tasks is `steindamm.async_all_of`."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from threading import Event, get_ident
+from types import TracebackType
+from typing import Any
+
+from steindamm.answers import Answer
+from steindamm.backends.memory import MEMORY
+from steindamm.backends.memory_all_of import MemoryAllOf
+from steindamm.errors import SteindammError
+from steindamm.permits import Permit
+from steindamm.reservations import SyncReservation
+from steindamm.rules import semaphore
+from steindamm.rules.all_of import Decision, Request, Verdict
+from steindamm.rules.semaphore import Stay
+from steindamm.semaphore import refuse_generator
+from steindamm.several_limits import NOTHING_ASKED, AllOf, AllOfPermit
+from steindamm.sync_semaphore import SyncSemaphore
+from steindamm.token_bucket import is_asynchronous
+from steindamm.turns import SECOND, give_back_left_over
+from steindamm.visits import SyncBooked, Visit
+
+
+class SyncAllOf(AllOf):
+    """Several limits, of which all grant or none does; `steindamm.all_of` makes it and tells how it behaves."""
+
+    _who = staticmethod(get_ident)
+
+    def _connect(self) -> None:
+        connection = self.limiters[0].connection
+        if connection is None:
+            self._backend: Any = MemoryAllOf([limiter.settings for limiter in self._asked], MEMORY)
+        else:
+            from steindamm.backends.redis.several_slots import sync_all_of  # noqa: PLC0415
+
+            self._backend = sync_all_of(connection, self._asked)
+
+    def acquire(self) -> AllOfPermit:
+        """Wait until all limits let it start, and return the permit; give it back with `release`.
+
+        Raises:
+            MaxSleepExceededError: One of them, which it names, can't let it start within `max_sleep`.
+            NoTokensAvailableError: One of them is a quota that is spent.
+            LimiterUnavailableError: Redis did not answer.
+        """
+        handed = Event()
+        visit = self._visit(handed.set)
+        try:
+            while not visit.is_granted:
+                handed.clear()
+                self._come(visit, self._ask(visit, visit.patient_request()), handed)
+            return self._permit(visit)
+        except BaseException:
+            self._leave(visit)
+            raise
+
+    def try_acquire(self) -> AllOfPermit | None:
+        """A permit if all limits let it start at once, else None. Never waits.
+
+        Raises:
+            LimiterUnavailableError: Redis did not answer.
+        """
+        visit = self._visit()
+        decision = self._ask_once(visit, visit.request(0.0, 0.0, Stay.NO))
+        return self._permit(visit) if decision.verdict is Verdict.GRANTED else None
+
+    def reserve(self) -> SyncReservation:
+        """Take tokens for the next start that all limits have, and slots that are free. Never waits.
+
+        The tokens are taken now, in all of them, although the start may be later: what waits for a while is better
+        served by `acquire`.
+
+        Raises:
+            MaxSleepExceededError, NoTokensAvailableError, LimiterUnavailableError: As for `acquire`.
+        """
+        visit = self._visit()
+        decision = self._ask_once(visit, self._reservation(visit))
+        if decision.verdict is not Verdict.GRANTED:
+            raise self._refusal(decision)
+        permit = self._permit(visit)
+        return SyncReservation(permit, decision.wait / SECOND, lambda: self._leave(visit))
+
+    def release(self, permit: Permit) -> None:
+        """Give the slots back. Tokens that were used do not come back. A second call changes nothing.
+
+        Raises:
+            TypeError: This is no permit.
+            ValueError: It is of other limits.
+        """
+        self._release(self._visit_of(permit))
+
+    def ask(
+        self,
+        *,
+        turn: Sequence[float | None] | None = None,
+        accept: float = 0.0,
+        horizon: float = 0.0,
+        slack: float = 0.0,
+    ) -> Answer:
+        """Ask on behalf of a job, without waiting: start, come back, or ask again; see `Answer`.
+
+        Parameters:
+            turn: The turns that the job was told to come back with.
+            accept: The longest wait for the start, in seconds.
+            horizon: How far away, in seconds, a turn may be booked.
+            slack: Seconds that the job may be late when it comes back before its place in a line is forgotten.
+
+        Raises:
+            LimiterUnavailableError: Redis did not answer.
+        """
+        visit = self._visit_of_job(turn)
+        return self._answer(visit, self._ask_once(visit, self._question_of_job(visit, accept, horizon, slack)))
+
+    def give_back(self, answer: Answer) -> None:
+        """Return what an answer gave and nobody will use."""
+        visit = self._visit_of_answer(answer)
+        if visit is not None:
+            self._leave(visit)
+
+    def _ask_once(self, visit: Visit, request: Request) -> Decision:
+        try:
+            return self._ask(visit, request)
+        except BaseException:
+            self._leave(visit)
+            raise
+
+    def _ask(self, visit: Visit, request: Request) -> Decision:
+        decision = self._backend.ask(request) if request.asks else NOTHING_ASKED
+        visit.note(decision)
+        return decision
+
+    def _come(self, visit: Visit, decision: Decision, handed: Event) -> None:
+        """Wait until it is worth asking again, or until the start."""
+        if visit.is_granted:
+            if decision.wait > 0:
+                time.sleep(decision.wait / SECOND)
+        elif decision.verdict is Verdict.REFUSED or self._is_too_far(visit, decision):
+            raise self._refusal(decision)
+        elif not decision.given[decision.which]:
+            time.sleep(decision.wait / SECOND)
+        elif isinstance(self._asked[decision.which], SyncSemaphore):
+            self._wait_in_line(visit, decision, handed)
+        else:
+            self._wait_for_turn(visit, decision)
+
+    def _wait_for_turn(self, visit: Visit, decision: Decision) -> None:
+        which, limiter = decision.which, self._asked[decision.which]
+        booked = visit.booked(decision)
+        backend, sleeper = limiter._backend, SyncBooked(booked, limiter.cost)
+        turns = backend.turns
+        visit.turns[which] = 0.0
+        try:
+            if turns.join(sleeper):
+                give_back_left_over(turns, backend.ask)
+            sleeper.sleep_among(turns)
+            turns.leave(sleeper)
+        except BaseException:
+            turns.cancel(sleeper)
+            give_back_left_over(turns, backend.ask)
+            raise
+        visit.turns[which] = sleeper.turn
+
+    def _wait_in_line(self, visit: Visit, decision: Decision, handed: Event) -> None:
+        """A slot may come while it gives up: then it has it."""
+        which = decision.which
+        ticket = visit.tickets[which]
+        if handed.wait(visit.patience):
+            return
+        place = self._asked[which]._backend.give_up(ticket)
+        if place.standing is semaphore.Standing.OUT:
+            raise self._refusal(decision._replace(wait=place.wait))
+
+    def _leave(self, visit: Visit) -> None:
+        """Give back all that it has and will not use."""
+        for limiter, ticket in visit.places():
+            limiter._backend.leave(ticket, used=False)
+        with suppress(SteindammError):
+            for limiter, gift in visit.gifts():
+                limiter._backend.ask(gift)
+
+    def _release(self, visit: Visit) -> None:
+        """However one ends that is interrupted, the others are given back."""
+        with ExitStack() as stack:
+            for limiter, ticket in visit.places():
+                stack.callback(limiter._backend.leave, ticket)
+
+    def __enter__(self) -> AllOfPermit:
+        permit = self.acquire()
+        try:
+            return self._blocks.begin(permit)
+        except BaseException:
+            self._leave(permit.visit)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Give the slots back; tokens that were used do not come back."""
+        visit = self._blocks.end().visit
+        try:
+            self._release(visit)
+        except BaseException:
+            self._release(visit)
+            raise
+
+    def _decorated(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        refuse_generator(function)
+        if is_asynchronous(function):
+            raise TypeError(f"{function!r} is asynchronous: decorate it with async limiters")
+
+        @functools.wraps(function)
+        def limited(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return function(*args, **kwargs)
+
+        return limited

@@ -1,0 +1,146 @@
+"""One caller on its way through several limits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from time import monotonic
+from typing import Any
+
+from steindamm.checks import LONGEST_TIME
+from steindamm.rules import bucket
+from steindamm.rules.all_of import Ask, Decision, Request, Verdict
+from steindamm.rules.semaphore import Stay
+from steindamm.semaphore import Semaphore
+from steindamm.tickets import Ticket
+from steindamm.turns import SECOND, AsyncSleeper, Sleeper, SyncSleeper, Turns
+
+LITTLE = 0.05
+"""Seconds: for a start that is so near, tokens are taken ahead, rather than that the caller comes back for it."""
+
+
+class Visit:
+    """What one caller has booked, waits for and holds, from its first request to its start.
+
+    Parameters:
+        limiters: The limits that it must pass.
+        max_sleep: Seconds that it waits at most; 0 for any time.
+        wake: Called, from any thread, when it is handed a slot.
+        turns: What it brings along of each: a turn, an arrival number, or 0.
+
+    Attributes:
+        tickets: By which it is known at the semaphores, by index.
+        is_granted: Whether it may start.
+    """
+
+    def __init__(
+        self,
+        limiters: Sequence[Any],
+        max_sleep: float = 0.0,
+        wake: Callable[[], object] | None = None,
+        turns: Iterable[float] | None = None,
+    ) -> None:
+        self.limiters = limiters
+        self.turns = [0.0] * len(limiters) if turns is None else list(turns)
+        self.tickets: dict[int, Ticket] = {}
+        self.is_granted = False
+        self._wake = wake
+        self._began = monotonic()
+        self._ends = self._began + max_sleep if max_sleep else math.inf
+        self._has_waited = False
+
+    @property
+    def left(self) -> float:
+        """Seconds that it may still wait."""
+        return max(0.0, self._ends - monotonic())
+
+    @property
+    def patience(self) -> float | None:
+        """The same, as timeouts are told: None for any time."""
+        return None if self._ends == math.inf else self.left
+
+    @property
+    def waited(self) -> float:
+        """Seconds since it began, where it did not start at once."""
+        return monotonic() - self._began if self._has_waited else 0.0
+
+    def patient_request(self) -> Request:
+        """What it asks when it can wait for a turn, or in line."""
+        left = min(self.left, LONGEST_TIME)
+        return self.request(min(LITTLE, left), left, Stay.LISTENING)
+
+    def request(self, accept: float, horizon: float, stay: Stay, slack: float = 0.0) -> Request:
+        """What it asks, with these waits in seconds."""
+        asks = [self._ask(index, limiter) for index, limiter in enumerate(self.limiters)]
+        return Request(tuple(asks), accept * SECOND, horizon * SECOND, stay, slack * SECOND)
+
+    def _ask(self, index: int, limiter: Any) -> Ask:
+        if not isinstance(limiter, Semaphore):
+            return Ask(limiter.cost, self.turns[index])
+        ticket = self.tickets.get(index)
+        if ticket is None:
+            ticket = self.tickets[index] = Ticket(limiter.name, self._wake)
+        return Ask(0.0, self.turns[index], ticket)
+
+    def note(self, decision: Decision) -> None:
+        """Take note of what was decided: a ticket that was given nothing is worth nothing any more."""
+        verdict, which, wait, given, _ = decision
+        self.is_granted = verdict is Verdict.GRANTED
+        self._has_waited |= wait > 0
+        for index in [index for index in self.tickets if not given[index]]:
+            del self.tickets[index]
+        if self.is_granted:
+            self.turns = list(given)
+        elif given[which]:
+            self.turns[which] = given[which]
+
+    def booked(self, decision: Decision) -> bucket.Decision:
+        """What it waits for, as the bucket alone would have told it."""
+        which = decision.which
+        return bucket.Decision(bucket.Verdict.BOOKED, decision.wait, self.turns[which], decision.changed[which])
+
+    def gifts(self) -> Iterator[tuple[Any, bucket.Request]]:
+        """What gives back its tokens, or turns: at which bucket, by which request."""
+        what = bucket.What.GIVE_BACK if self.is_granted else bucket.What.GIVE_BOOKING_BACK
+        for limiter, turn in zip(self.limiters, self.turns, strict=True):
+            if turn and not isinstance(limiter, Semaphore):
+                yield limiter, bucket.Request(what, limiter.cost, turn=turn)
+
+    def places(self) -> Iterator[tuple[Any, Ticket]]:
+        """The slots and places in line that it has: at which semaphore, by which ticket."""
+        for index, ticket in self.tickets.items():
+            if not ticket.gone:
+                yield self.limiters[index], ticket
+
+
+class Booked(Sleeper):
+    """One who sleeps until a turn that was booked: the line alone gets it back, the pace was not charged."""
+
+    __slots__ = ()
+
+    @property
+    def gift(self) -> bucket.Request:
+        """The request that gives its turn back."""
+        return bucket.Request(bucket.What.GIVE_BOOKING_BACK, self.cost, turn=self.turn)
+
+
+class SyncBooked(Booked, SyncSleeper):
+    """A thread."""
+
+    __slots__ = ()
+
+    def sleep_among(self, turns: Turns) -> None:
+        """Until the turn, or until the bucket's clock is set anew: then it is worth asking again."""
+        while (left := self.due - monotonic()) > 0 and self.changed == turns.changed:
+            self._wait(left)
+
+
+class AsyncBooked(Booked, AsyncSleeper):
+    """A task."""
+
+    __slots__ = ()
+
+    async def sleep_among(self, turns: Turns) -> None:
+        """Until the turn, or until the bucket's clock is set anew: then it is worth asking again."""
+        while (left := self.due - monotonic()) > 0 and self.changed == turns.changed:
+            await self._wait(left)
