@@ -13,7 +13,7 @@ import pytest
 import redis
 import redis.asyncio
 from support.buckets import call
-from support.semaphores import Kind, fresh_name, held, until
+from support.semaphores import Kind, fresh_name, held, until, within
 from support.servers import Server
 
 import steindamm
@@ -28,19 +28,6 @@ from steindamm import (
 )
 
 URL = "redis://localhost:1/0"
-
-
-async def within(semaphore: Any, block: Any) -> Any:
-    """Run a function of the permit in a block of the semaphore."""
-    if isinstance(semaphore, AsyncSemaphore):
-        async with semaphore as permit:
-            return block(permit)
-
-    def run() -> Any:
-        with semaphore as permit:
-            return block(permit)
-
-    return await call(run)
 
 
 class TestTheClasses:

@@ -92,3 +92,16 @@ async def until(condition: Callable[[], bool], patience: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it does not come true"
         await asyncio.sleep(0.002)
+
+
+async def within(semaphore: Any, block: Any) -> Any:
+    """Run a function of the permit in a block of the semaphore."""
+    if isinstance(semaphore, AsyncSemaphore):
+        async with semaphore as permit:
+            return block(permit)
+
+    def run() -> Any:
+        with semaphore as permit:
+            return block(permit)
+
+    return await call(run)

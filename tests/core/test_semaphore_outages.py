@@ -1,0 +1,210 @@
+"""The server goes away, hangs, forgets everything, comes back: nobody hangs, and what was held comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from support.buckets import call
+from support.semaphores import Kind, fresh_name, held, keys_of, until, within
+from support.servers import Server, valkey_binary
+
+from steindamm import LimiterUnavailableError, SyncSemaphore
+from steindamm.backends.redis import hearing
+from steindamm.tickets import PROCESS
+
+HOUR = 3_600.0
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A server that the test may end."""
+    with Server(valkey_binary(), tmp_path) as server:
+        yield server
+
+
+@pytest.fixture(params=["sync", "async"])
+def mortal(request: pytest.FixtureRequest, server: Server) -> Kind:
+    """Makes semaphores on a server that the test may end; its clients wait half a second for an answer."""
+    return Kind(request.param == "async", f"{server.url}?socket_timeout=0.5", [server.admin])
+
+
+class TestAServerThatIsGone:
+    async def test_is_an_error_for_whoever_asks(self, mortal: Kind, server: Server) -> None:
+        semaphore = mortal()
+        await call(semaphore.release, await call(semaphore.acquire))
+        server.kill()
+        for ask in (semaphore.acquire, semaphore.try_acquire, semaphore.reserve, semaphore.ask):
+            with pytest.raises(LimiterUnavailableError) as error:
+                await call(ask)
+            assert (error.value.name, error.value.reason) == (semaphore.name, "ConnectionError")
+            assert isinstance(error.value.__cause__, redis.exceptions.ConnectionError)
+
+    async def test_is_logged_by_whoever_releases(
+        self, mortal: Kind, server: Server, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        semaphore = mortal()
+        permit = await call(semaphore.acquire)
+        server.kill()
+        await call(semaphore.release, permit)
+        assert [record.levelno for record in caplog.records if "not given back" in record.message] == [logging.WARNING]
+
+    async def test_hides_no_error_of_a_block(self, mortal: Kind, server: Server) -> None:
+        def fail(_: object) -> None:
+            server.kill()
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await within(mortal(), fail)
+
+    async def test_is_an_error_for_whoever_gives_up(self, mortal: Kind, server: Server) -> None:
+        semaphore = mortal(capacity=1, max_sleep=0.3)
+        await call(semaphore.acquire)
+        waiting = asyncio.create_task(call(semaphore.acquire))
+        await until(lambda: server.admin.zcard(keys_of(semaphore.name)[4]) == 1)
+        server.kill()
+        with pytest.raises(LimiterUnavailableError):
+            await waiting
+
+
+class TestAServerThatHangs:
+    async def test_takes_back_what_was_released_meanwhile_long_before_the_lease_ends(
+        self, mortal: Kind, server: Server
+    ) -> None:
+        semaphore = mortal(capacity=1, expiry=HOUR)
+        permit = await call(semaphore.acquire)
+        server.signal(signal.SIGSTOP)
+        await call(semaphore.release, permit)
+        server.signal(signal.SIGCONT)
+        await until(lambda: server.admin.zcard(keys_of(semaphore.name)[1]) == 0)
+        assert await held(semaphore) == 0
+
+    async def test_gives_nothing_to_those_who_were_told_that_it_hangs(self, mortal: Kind, server: Server) -> None:
+        """It has their requests, and answers them when nobody listens any more."""
+        semaphore = mortal(capacity=2, expiry=HOUR)
+        await call(semaphore.release, await call(semaphore.acquire))
+        server.signal(signal.SIGSTOP)
+        asking = [asyncio.create_task(call(ask)) for ask in (semaphore.acquire, semaphore.try_acquire)]
+        for error in await asyncio.gather(*asking, return_exceptions=True):
+            assert isinstance(error, LimiterUnavailableError)
+        server.signal(signal.SIGCONT)
+        await asyncio.sleep(0.5)
+        await until(lambda: server.admin.zcard(keys_of(semaphore.name)[1]) == 0)
+        assert await held(semaphore) == 0
+
+    async def test_and_does_not_even_end_its_connections_is_noticed(
+        self, mortal: Kind, server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Else a connection that a firewall has forgotten would be listened to for ever."""
+        monkeypatch.setattr(hearing, "LISTEN", 0.05)
+        monkeypatch.setattr(hearing, "QUIET", 0.2)
+        semaphore = mortal(capacity=1, max_sleep=0)
+        permit = await call(semaphore.acquire)
+        waiting = asyncio.create_task(call(semaphore.acquire))
+        await until(lambda: listeners(server) == 1)
+        await asyncio.sleep(1.0)
+        assert not [record for record in caplog.records if "not heard" in record.message]
+        server.signal(signal.SIGSTOP)
+        await until(lambda: bool([record for record in caplog.records if "not heard" in record.message]))
+        server.signal(signal.SIGCONT)
+        await until(lambda: listeners(server) == 1)
+        await call(semaphore.release, permit)
+        await call(semaphore.release, await asyncio.wait_for(waiting, 10))
+
+
+def listeners(server: Server) -> int:
+    return int(server.admin.pubsub_numsub(f"steindamm:{PROCESS.name}")[0][1])
+
+
+class TestAServerThatForgetsEverything:
+    async def test_lets_those_who_wait_in_and_tells_those_who_hold(
+        self, mortal: Kind, server: Server, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        semaphore = mortal(capacity=2, max_sleep=0, expiry=3)
+        holding = [await call(semaphore.acquire) for _ in range(2)]
+        waiting = [asyncio.create_task(call(semaphore.acquire)) for _ in range(4)]
+        await until(lambda: server.admin.zcard(keys_of(semaphore.name)[4]) == 4)
+        server.kill()
+        await asyncio.sleep(0.2)
+        server.start()
+        done, rest = await asyncio.wait(waiting, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+        await until(lambda: all(permit.lost for permit in holding))
+        assert "ran out before it could be renewed" in caplog.text
+        for permit in holding:
+            await call(semaphore.release, permit)
+        for _ in range(4):
+            for task in done:
+                await call(semaphore.release, await task)
+            if rest:
+                done, rest = await asyncio.wait(rest, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+                assert done
+        assert not rest
+        assert await held(semaphore) == 0
+
+    async def test_the_line_too_keeps_its_order(self, server: Server) -> None:
+        """An arrival number is a time: it means the same to a server that has never heard of it."""
+        semaphore = SyncSemaphore(name=fresh_name(), connection=server.url, capacity=1, max_sleep=0, expiry=3)
+        permit = await call(semaphore.acquire)
+        waiting, order = [], []
+
+        async def wait(number: int) -> None:
+            permit = await call(semaphore.acquire)
+            order.append(number)
+            await call(semaphore.release, permit)
+
+        for number in range(5):
+            waiting.append(asyncio.create_task(wait(number)))
+            await until(lambda: server.admin.zcard(keys_of(semaphore.name)[4]) == len(waiting))
+        server.kill()
+        server.start()
+        blocking = SyncSemaphore(name=semaphore.name, connection=server.url, capacity=1, expiry=3)
+        blocker: Any = blocking.try_acquire()
+        await until(lambda: server.admin.zcard(keys_of(semaphore.name)[4]) == 5)
+        blocking.release(blocker)
+        await asyncio.wait_for(asyncio.gather(*waiting), 20)
+        assert order == sorted(order)
+        await call(semaphore.release, permit)
+
+    async def test_scripts_are_given_to_it_again(self, redis_semaphores: Kind) -> None:
+        semaphore = redis_semaphores(capacity=1, max_sleep=10)
+        permit = await call(semaphore.acquire)
+        for admin in redis_semaphores.admins:
+            admin.script_flush()
+        waiting = asyncio.create_task(call(semaphore.acquire))
+        await asyncio.sleep(0.05)
+        for admin in redis_semaphores.admins:
+            admin.script_flush()
+        await call(semaphore.release, permit)
+        await call(semaphore.release, await asyncio.wait_for(waiting, 10))
+        assert await held(semaphore) == 0
+
+    async def test_a_state_that_is_none_of_ours_is_an_error_and_no_slot(self, redis_semaphores: Kind) -> None:
+        semaphore = redis_semaphores()
+        await call(semaphore.release, await call(semaphore.acquire))
+        for admin in redis_semaphores.admins:
+            if redis_semaphores.keys(semaphore.name):
+                try:
+                    admin.set(keys_of(semaphore.name)[0], b"nonsense", px=60_000)
+                except redis.exceptions.ResponseError:
+                    continue
+        with pytest.raises(LimiterUnavailableError, match="ResponseError"):
+            await call(semaphore.acquire)
+
+
+async def test_waiting_ends_when_the_time_is_up_though_nothing_is_heard(server: Server) -> None:
+    semaphore = SyncSemaphore(name=fresh_name(), connection=server.url, capacity=1, max_sleep=0.5)
+    permit = semaphore.acquire()
+    server.admin.acl_setuser("default", enabled=True, reset_channels=True)
+    server.admin.client_kill_filter(_type="pubsub")
+    began_at = time.monotonic()
+    with pytest.raises(Exception, match="the wait is"):
+        await call(semaphore.acquire)
+    assert time.monotonic() - began_at < 5
+    semaphore.release(permit)
