@@ -48,7 +48,7 @@ class RateLimitedTask(Task):
         limiter: A sync limiter, or a function of the job's arguments that returns one (or None: this job is not
             limited).
         cost: Tokens that a job takes, or a function of the job's arguments that returns them.
-        max_sleep: The longest wait, in seconds, for which a job keeps its pool process.
+        max_sleep: The longest wait, in seconds, for which a job keeps its pool process, while others are free.
         max_deferral: Seconds after its first deferral at which a job that still may not start fails with
             `MaxSleepExceededError`; None for never.
 
@@ -58,6 +58,8 @@ class RateLimitedTask(Task):
     """
 
     abstract = True
+    Request: Any
+
     limiter: Any = None
     cost: Any = None
     max_sleep: float = 0.05

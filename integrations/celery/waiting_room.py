@@ -89,10 +89,8 @@ class WaitingRoom(bootsteps.StartStopStep):
     def has_free_slots(self) -> bool:
         """Whether the pool could start another job right now."""
         controller = self._consumer.controller
-        return (
-            self._consumer.on_task_request == getattr(controller, "_process_task_sem", None)
-            and controller.semaphore.value > 0
-        )
+        counts_slots = self._consumer.on_task_request == getattr(controller, "_process_task_sem", None)
+        return counts_slots and bool(controller.semaphore.value > 0)
 
     def holds(self, job: GatedRequest) -> bool:
         """Whether a job is here."""
