@@ -1,5 +1,6 @@
 """Forks while threads use two limiters, and uses them in each child: forking.py NAME [url|client URL]."""
 
+import faulthandler
 import os
 import signal
 import sys
@@ -11,8 +12,9 @@ from redis import Redis
 from steindamm import SyncTokenBucket
 
 CHILDREN = 25
-PATIENCE = 10
+PATIENCE = 40
 
+faulthandler.register(signal.SIGUSR1)
 name, *rest = sys.argv[1:]
 url = rest[1] if rest else None
 connection = Redis.from_url(url) if url and rest[0] == "client" else url
@@ -30,6 +32,8 @@ def ends(child: int) -> bool:
     deadline = time.monotonic() + PATIENCE
     while os.waitpid(child, os.WNOHANG) == (0, 0):
         if time.monotonic() > deadline:
+            os.kill(child, signal.SIGUSR1)
+            time.sleep(0.5)
             os.kill(child, signal.SIGKILL)
             return False
         time.sleep(0.001)

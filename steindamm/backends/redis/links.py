@@ -80,12 +80,14 @@ class SyncLink:
         self.watch = SyncWatch()
         self._connection = connection
         self._client = None if isinstance(connection, str) else connection
+        self._parents: list[SyncClient | None] = []
         self._all.add(self)
 
     @classmethod
     def after_fork(cls) -> None:
-        """A child has clients of its own."""
+        """A child has clients of its own, and never ends the parent's: their locks may be held for ever."""
         for link in tuple(cls._all):
+            link._parents.append(link._client)
             link._client = None
 
     @property
