@@ -19,7 +19,7 @@ from steindamm.demo.readiness import say_ready
 from steindamm.demo.setup import Setup
 from steindamm.integrations.arq import rate_limited, rate_limited_worker
 
-WORKER_SLOTS = 40
+WORKER_SLOTS = 100
 
 setup = Setup.of(os.environ)
 pending: list[str] = []
