@@ -8,10 +8,10 @@
 --          arrival number that the asker brings along (0 none)
 -- ARGV[4…] who asks, for each request and each of its semaphores: "<process>:<count>"
 --
--- Returns for each request, in integers: the verdict (0 refused, 1 granted, 2 waiting), which limit decided (from 0),
--- the wait (us, rounded up; -1 for ever), and for each limit what it gave: a turn (us), a fencing number, an arrival
--- number where the asker stands in line; 0 for nothing; then for each limit when its clock was last set (us), 0 where it is the
--- server's.
+-- Returns for each request, in integers: the verdict (0 refused, 1 granted, 2 waiting, 3 a cost above a capacity),
+-- which limit decided (from 0), the wait (us, rounded up; -1 for ever); for each limit what it gave: a turn (us), a
+-- fencing number, an arrival number where the asker stands in line, 0 for nothing; and for each limit when its clock
+-- was last set (us), 0 where it is the server's.
 
 local now, kinds, packed_terms, requests = now_us(), ARGV[1], ARGV[2], ARGV[3]
 

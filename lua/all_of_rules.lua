@@ -1,7 +1,9 @@
 -- The rules of several limits at once, as in steindamm/rules/all_of.py, which explains them; times in microseconds.
 -- A part is one of the limits: kind ('b' a bucket, 's' a semaphore), terms, state, key (of a bucket), touched; of a
 -- bucket at this moment: view (the terms in force), time (on its clock), clock (nil where that is the server's).
--- ask: cost, turn, asker. request: accept, horizon, stay, slack, just_look. look: wait, turn, ready, refuses.
+-- ask: cost, turn, asker. request: accept, horizon, stay, slack, just_look. look: verdict, wait, turn.
+
+local TOO_MUCH = 3
 
 local function real(part, turn)
   local wait = turn - part.time
@@ -24,20 +26,21 @@ local function look_at_bucket(part, now, ask, request)
   if ask.turn ~= 0 then
     local turn = booked_turn(part, ask)
     if real(part, turn) > request.accept then
-      return { wait = real(part, turn), turn = turn, ready = false, refuses = false }
+      return { verdict = WAITING, wait = real(part, turn), turn = turn }
     end
     local start = math.max(turn, turn_of(view, state, state.pace - math.min(ask.cost, view.capacity), part.time))
     if real(part, start) <= request.accept and start < math.huge then
-      return { wait = real(part, start), turn = start, ready = true, refuses = false }
+      return { verdict = GRANTED, wait = real(part, start), turn = start }
     end
   end
   local turn = turn_of(view, state, math.min(state.line, state.pace) - ask.cost, part.time)
-  local wait = (ask.cost > view.capacity and ask.turn == 0) and math.huge or real(part, turn)
-  local ready = wait <= request.accept and ask.turn == 0 and wait < math.huge
-  return {
-    wait = wait, turn = turn, ready = ready,
-    refuses = not ready and (wait > request.horizon or wait == math.huge),
-  }
+  local wait, is_new = real(part, turn), ask.turn == 0
+  if ask.cost > view.capacity and is_new then return { verdict = TOO_MUCH, wait = math.huge, turn = 0 } end
+  if wait <= request.accept and wait < math.huge and is_new then
+    return { verdict = GRANTED, wait = wait, turn = turn }
+  end
+  local is_too_far = wait > request.horizon or wait == math.huge
+  return { verdict = is_too_far and REFUSED or WAITING, wait = wait, turn = turn }
 end
 
 local function look_at_semaphore(part, now, ask, request)
@@ -45,12 +48,12 @@ local function look_at_semaphore(part, now, ask, request)
   s.capacity = part.terms.capacity
   tend(s, part.terms, now)
   if s.held < s.capacity or redis.call('ZSCORE', s.leases_key, ask.asker) then
-    return { wait = 0, turn = 0, ready = true, refuses = false }
+    return { verdict = GRANTED, wait = 0 }
   end
   drop_vanished(s, now)
   local number = ask.turn
   if number <= 0 or number > math.max(s.arrivals, now) then number = math.huge end
-  return { wait = expected(s, now, number), turn = 0, ready = false, refuses = request.stay == STAY_NO }
+  return { verdict = request.stay == STAY_NO and REFUSED or WAITING, wait = expected(s, now, number) }
 end
 
 local function take_tokens(part, now, ask, look, wait)
@@ -74,27 +77,30 @@ local function take_from(part, now, ask, look, wait)
   return fence
 end
 
--- Of each `stand`: whether it does, the wait, the turn or arrival number.
+local function refuses(look) return look.verdict == REFUSED or look.verdict == TOO_MUCH end
+
+-- Of each `stand`: what becomes of it, the wait, the turn or arrival number.
 local function stand_at_bucket(part, ask, look, request)
   local state = part.state
-  if ask.turn ~= 0 and real(part, booked_turn(part, ask)) > request.accept then return true, look.wait, look.turn end
+  if ask.turn ~= 0 and real(part, booked_turn(part, ask)) > request.accept then
+    return WAITING, look.wait, look.turn
+  end
   part.touched = true
-  if look.refuses then
+  if refuses(look) then
     state.refused = state.refused + 1
-    return false, look.wait, 0
+    return look.verdict, look.wait, 0
   end
   state.line = state.line - ask.cost
   state.deferred = state.deferred + 1
   state.waited = state.waited + look.wait
-  return true, look.wait, look.turn
+  return WAITING, look.wait, look.turn
 end
 
 local function stand_at(part, now, ask, look, request)
   if part.kind == 'b' then return stand_at_bucket(part, ask, look, request) end
   part.touched = true
-  local standing, number, wait =
-    step_in(part.state, part.terms, now, ask.asker, ask.turn, request.stay, request.slack)
-  return standing == WAITING, wait, number
+  local _, number, wait = step_in(part.state, part.terms, now, ask.asker, ask.turn, request.stay, request.slack)
+  return look.verdict, wait, number
 end
 
 local function keeps(parts, index, which, asks, request)
@@ -119,8 +125,8 @@ end
 
 -- Whether one look has more to say than the other: it refuses, else it is short, else its wait is longer.
 local function decides(one, other)
-  if one.refuses ~= other.refuses then return one.refuses end
-  if one.ready ~= other.ready then return other.ready end
+  if refuses(one) ~= refuses(other) then return refuses(one) end
+  if (one.verdict == GRANTED) ~= (other.verdict == GRANTED) then return other.verdict == GRANTED end
   return one.wait > other.wait
 end
 
@@ -133,14 +139,13 @@ local function decide_all(parts, now, asks, request)
     if decides(looks[i], looks[which]) then which = i end
   end
   local look = looks[which]
-  local verdict, wait = look.ready and GRANTED or look.refuses and REFUSED or WAITING, look.wait
+  local verdict, wait = look.verdict, look.wait
   if request.just_look then return verdict, which, wait, given end
-  if look.ready then
+  if verdict == GRANTED then
     for i, part in ipairs(parts) do given[i] = take_from(part, now, asks[i], looks[i], wait) end
     return verdict, which, wait, given
   end
   for i, part in ipairs(parts) do given[i] = left_of(part, now, asks[i], keeps(parts, i, which, asks, request)) end
-  local stands
-  stands, wait, given[which] = stand_at(parts[which], now, asks[which], look, request)
-  return stands and WAITING or REFUSED, which, wait, given
+  verdict, wait, given[which] = stand_at(parts[which], now, asks[which], look, request)
+  return verdict, which, wait, given
 end

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from steindamm.rules import bucket, semaphore
 from steindamm.rules.bucket import BucketState, BucketTerms
-from steindamm.rules.semaphore import HandOver, Place, SemaphoreState, SemaphoreTerms, Standing, Stay
+from steindamm.rules.semaphore import HandOver, Place, SemaphoreState, SemaphoreTerms, Stay
 
 
 class Verdict(IntEnum):
@@ -37,6 +37,11 @@ class Verdict(IntEnum):
     """All of it taken: start after the wait."""
     WAITING = 2
     """A turn booked, or a place in line, at one of the limits: come back after the wait, with what it gave."""
+    TOO_MUCH = 3
+    """Nothing taken: a cost is above a capacity, which was lowered while the bucket runs."""
+
+
+REFUSALS = frozenset([Verdict.REFUSED, Verdict.TOO_MUCH])
 
 
 class Ask(NamedTuple):
@@ -95,16 +100,19 @@ class Look(NamedTuple):
     """What one limit would answer now.
 
     Parameters:
+        verdict: What it would decide.
         wait: Microseconds until it has what is asked; infinite where it never will.
         turn: That moment on the limit's clock.
-        ready: Whether it can give it now, for a start after that wait.
-        refuses: Whether it has neither that nor a turn to come back with.
     """
 
+    verdict: Verdict
     wait: float
-    turn: float
-    ready: bool
-    refuses: bool
+    turn: float = 0.0
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """By which the limits are compared: one that refuses decides, else one that is short, else the longest wait."""
+        return (self.verdict is not Verdict.GRANTED) + (self.verdict in REFUSALS), self.wait
 
 
 class BucketPart:
@@ -136,14 +144,18 @@ class BucketPart:
         if ask.turn:
             booked = self._turn(ask)
             if self._wait(booked) > request.accept:
-                return Look(self._wait(booked), booked, ready=False, refuses=False)
+                return Look(Verdict.WAITING, self._wait(booked), booked)
             start = max(booked, bucket.turn_of(terms, state, state.pace - min(ask.cost, terms.capacity), time))
             if self._wait(start) <= request.accept and start < math.inf:
-                return Look(self._wait(start), start, ready=True, refuses=False)
+                return Look(Verdict.GRANTED, self._wait(start), start)
         turn = bucket.turn_of(terms, state, min(state.line, state.pace) - ask.cost, time)
-        wait = math.inf if ask.cost > terms.capacity and not ask.turn else self._wait(turn)
-        ready = wait <= request.accept and not ask.turn and wait < math.inf
-        return Look(wait, turn, ready, refuses=not ready and (wait > request.horizon or wait == math.inf))
+        wait = self._wait(turn)
+        if ask.cost > terms.capacity and not ask.turn:
+            return Look(Verdict.TOO_MUCH, math.inf)
+        if wait <= request.accept and wait < math.inf and not ask.turn:
+            return Look(Verdict.GRANTED, wait, turn)
+        is_too_far = wait > request.horizon or wait == math.inf
+        return Look(Verdict.REFUSED if is_too_far else Verdict.WAITING, wait, turn)
 
     def take(self, ask: Ask, look: Look, wait: float) -> float:
         """Take the tokens for a start after that wait."""
@@ -160,19 +172,19 @@ class BucketPart:
         bucket.end_live(state, self._clock, self._now)
         return look.turn
 
-    def stand(self, ask: Ask, look: Look, request: Request) -> tuple[bool, float, float]:
-        """Book a turn, or keep the one that is still ahead; whether there is one, the wait and the turn."""
+    def stand(self, ask: Ask, look: Look, request: Request) -> tuple[Verdict, float, float]:
+        """Book a turn, or keep the one that is still ahead; what becomes of it, the wait and the turn."""
         if ask.turn and self._wait(self._turn(ask)) > request.accept:
-            return True, look.wait, look.turn
+            return look
         self.touched = True
         state = self.state
-        if look.refuses:
+        if look.verdict in REFUSALS:
             state.refused += 1
-            return False, look.wait, 0.0
+            return look.verdict, look.wait, 0.0
         state.line -= ask.cost
         state.deferred += 1
         state.waited += look.wait
-        return True, look.wait, look.turn
+        return look
 
     @property
     def changed(self) -> float:
@@ -225,16 +237,18 @@ class SemaphorePart:
         """How long until a slot is to be expected."""
         wait, handed = semaphore.look(self._terms, self.state, self._now, ask.asker, ask.turn)
         self.handed += handed
-        return Look(wait, 0.0, ready=wait == 0, refuses=wait > 0 and request.stay is Stay.NO)
+        if wait == 0:
+            return Look(Verdict.GRANTED, wait)
+        return Look(Verdict.REFUSED if request.stay is Stay.NO else Verdict.WAITING, wait)
 
     def take(self, ask: Ask, look: Look, wait: float) -> float:
         """Take the slot that is free, or that the asker has been handed."""
         return self._enter(ask, Stay.NO, 0.0).number
 
-    def stand(self, ask: Ask, look: Look, request: Request) -> tuple[bool, float, float]:
-        """Stand in line; whether it does, the wait and the arrival number."""
+    def stand(self, ask: Ask, look: Look, request: Request) -> tuple[Verdict, float, float]:
+        """Stand in line; what becomes of it, the wait and the arrival number."""
         place = self._enter(ask, request.stay, request.slack)
-        return place.standing is Standing.WAITING, place.wait, place.number
+        return look.verdict, place.wait, place.number
 
     def keep(self, ask: Ask) -> float:
         """Keep the slot that the asker has been handed, if it has one; its fencing number."""
@@ -260,16 +274,16 @@ def decide(parts: Sequence[Part], request: Request) -> Decision:
     """Decide on one request to limits that were brought to one moment."""
     asks = request.asks
     looks = [part.look(ask, request) for part, ask in zip(parts, asks, strict=True)]
-    which = _deciding(looks)
-    wait, _, ready, refuses = looks[which]
+    which = max(range(len(looks)), key=lambda index: looks[index].rank)
+    verdict, wait, _ = looks[which]
     given = [0.0] * len(parts)
-    verdict = Verdict.GRANTED if ready else Verdict.REFUSED if refuses else Verdict.WAITING
-    if ready and not request.just_look:
+    if request.just_look:
+        pass
+    elif verdict is Verdict.GRANTED:
         given = [part.take(ask, look, wait) for part, ask, look in zip(parts, asks, looks, strict=True)]
-    elif not request.just_look:
+    else:
         given = _left(parts, which, request)
-        stands, wait, given[which] = parts[which].stand(asks[which], looks[which], request)
-        verdict = Verdict.WAITING if stands else Verdict.REFUSED
+        verdict, wait, given[which] = parts[which].stand(asks[which], looks[which], request)
     return Decision(verdict, which, wait, tuple(given), tuple(part.changed for part in parts))
 
 
@@ -280,12 +294,6 @@ def _left(parts: Sequence[Part], which: int, request: Request) -> list[float]:
         part.keep(ask) if may_keep(request, slots, index, which) else part.let_go(ask)
         for index, (part, ask) in enumerate(zip(parts, request.asks, strict=True))
     ]
-
-
-def _deciding(looks: Sequence[Look]) -> int:
-    """The limit with the longest wait: of those that refuse, else of those that are short, else of all."""
-    order = [(look.refuses, not look.ready, look.wait) for look in looks]
-    return order.index(max(order))
 
 
 def may_keep(request: Request, slots: Sequence[int], index: int, which: int) -> bool:

@@ -17,7 +17,7 @@ from steindamm.backends.redis.links import async_link, sync_link
 from steindamm.backends.redis.servers import is_cluster
 from steindamm.background import in_background
 from steindamm.loops import EachLoop
-from steindamm.rules.all_of import Decision, Request, Verdict, may_keep
+from steindamm.rules.all_of import Decision, Look, Request, Verdict, may_keep
 from steindamm.rules.semaphore import Stay
 from steindamm.semaphore import Semaphore
 from steindamm.tickets import Ticket
@@ -44,8 +44,9 @@ class SeveralSlots:
 
     def _begin_with(self, looks: Sequence[Decision]) -> int:
         """The group with the longest wait: of those that refuse, else of those that are short, else the last."""
-        order = [(look.verdict is Verdict.REFUSED, look.verdict is not Verdict.GRANTED, look.wait) for look in looks]
-        return order.index(max(order)) if any(short for _, short, _ in order) else len(self._groups) - 1
+        ranks = [Look(look.verdict, look.wait).rank for look in looks]
+        all_grant = all(look.verdict is Verdict.GRANTED for look in looks)
+        return len(self._groups) - 1 if all_grant else ranks.index(max(ranks))
 
     def _order(self, first: int) -> Iterator[Group]:
         yield self._groups[first]
