@@ -26,7 +26,14 @@ from unittest.mock import patch
 
 from steindamm.async_semaphore import AsyncLocalSemaphore, AsyncRedisSemaphore
 from steindamm.async_token_bucket import AsyncLocalTokenBucket, AsyncRedisTokenBucket
-from steindamm.backends.memory import AsyncMemorySemaphore, Memory, MemoryBucket, MemorySemaphore, monotonic_clock
+from steindamm.backends.memory import (
+    AsyncMemoryBucket,
+    AsyncMemorySemaphore,
+    Memory,
+    MemoryBucket,
+    MemorySemaphore,
+    monotonic_clock,
+)
 from steindamm.backends.terms import MICROSECONDS
 from steindamm.checks import checked_seconds
 from steindamm.rules.bucket import Decision, Request, Verdict, What
@@ -194,13 +201,14 @@ class InstantSemaphore(CountedSemaphore):
         self._terms = self._terms._replace(capacity=2**31)
 
 
-class AwaitedBucket:
+class AwaitedBucket(AsyncMemoryBucket):
     """A bucket asked by tasks."""
 
-    def __init__(self, bucket: MemoryBucket) -> None:
+    def __init__(self, settings: BucketSettings, bucket: MemoryBucket) -> None:
+        super().__init__(settings, _MEMORY)
         self._bucket = bucket
 
-    async def ask(self, request: Request) -> Decision:
+    async def ask(self, request: Request) -> Decision:  # type: ignore[override]
         """Decide on one request."""
         return self._bucket.ask(request)
 
@@ -208,7 +216,8 @@ class AwaitedBucket:
 class AwaitedSemaphore(AsyncMemorySemaphore):
     """A semaphore asked by tasks."""
 
-    def __init__(self, semaphore: MemorySemaphore) -> None:
+    def __init__(self, settings: SemaphoreSettings, semaphore: MemorySemaphore) -> None:
+        super().__init__(settings, _MEMORY)
         self._semaphore = semaphore
         self.name = semaphore.name
         self.enter_at_once = semaphore.enter_at_once
@@ -229,7 +238,7 @@ def _standing_in(
     def awaited(limiter: Any) -> Any:
         key = "awaited", limiter.settings
         make = AwaitedSemaphore if isinstance(limiter, Semaphore) else AwaitedBucket
-        return made.get(key) or made.setdefault(key, make(backend(limiter)))
+        return made.get(key) or made.setdefault(key, make(limiter.settings, backend(limiter)))
 
     def keep(limiter: Any, own: Any) -> None:
         """What a limiter that is made meanwhile asks later."""
