@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
-from support.celery_workers import PATIENCE, Farm, until
+from support.celery_workers import Farm, until
 
 VISIBILITY = 6.0
 LEASE = 2.0
@@ -25,17 +27,24 @@ def fragile(make_farm: Callable[..., Farm]) -> Farm:
     return farm
 
 
-def send_in_order(farm: Farm, limit: list[Any], label: str, count: int, queue: str = "celery") -> None:
+def send_in_order(farm: Farm, limit: list[Any], label: str, count: int, queue: str = "celery") -> list[Any]:
     """Send jobs, each when the one before it has its turn."""
+    jobs = []
     for name in names(label, count):
-        wait_for_turn(farm, farm.send("work", limit, name, queue=queue), name)
+        jobs.append(farm.send("work", limit, name, queue=queue))
+        wait_for_turn(farm, jobs[-1], name)
+    return jobs
 
 
 def wait_for_turn(farm: Farm, job: Any, name: str) -> None:
-    until(
-        lambda: farm.says(f"[{job.id}] waits for its turn at limiter") or farm.journal("start", name),
-        what=f"no turn for {name}",
-    )
+    until(lambda: turns_of(farm, job) or farm.journal("start", name), what=f"no turn for {name}")
+
+
+def turns_of(farm: Farm, job: Any) -> list[float]:
+    """The moments for which a job waited, each time that it was told one."""
+    logged = re.compile(rf"\[([\d-]+ [\d:,]+): INFO/MainProcess\] .*{job.id}\] waits for its turn .*, in ([\d.]+)s")
+    found = [line for worker in farm.workers for line in logged.findall(worker.log.read_text())]
+    return [datetime.strptime(at, "%Y-%m-%d %H:%M:%S,%f").astimezone().timestamp() + float(wait) for at, wait in found]
 
 
 def names(label: str, count: int) -> list[str]:
@@ -81,7 +90,8 @@ def test_a_connection_that_is_lost_costs_no_job(fragile: Farm, story: dict[str, 
     for kind in ("normal", "pubsub"):
         fragile.admin.client_kill_filter(_type=kind, skipme=True)
     fragile.wait_for("start", label, count=10)
-    fragile.send("work", [f"{label} after", "5/s", 1], f"after {label}").get(timeout=PATIENCE)
+    fragile.send("work", [f"{label} after", "5/s", 1], f"after {label}")
+    fragile.wait_for("end", f"after {label}")
     assert sorted(start.job for start in fragile.journal("start", label)) == names(label, 10)
     assert all(worker.is_alive for worker in fragile.workers[:2])
 
@@ -90,12 +100,15 @@ def test_jobs_that_wait_outlive_a_worker_that_ends_and_keep_their_turns(
     fragile: Farm, story: dict[str, float], label: str
 ) -> None:
     """So does a slot, whether the worker that ends was about to run its job, or had just begun."""
-    send_in_order(fragile, [label, "2/s", 1], label, 8)
+    jobs = send_in_order(fragile, [label, "2/s", 1], label, 10)
     for name in ("first", "second"):
         fragile.send("work", [f"slot {label}", 1, 60.0], f"{name} {label}", "sleep", 0.5)
     ending, staying = fragile.workers[:2]
     assert ending.end() == 0
-    starts = fragile.wait_for("start", label, count=8)
-    assert [start.job for start in starts] == names(label, 8)
+    starts = fragile.wait_for("start", label, count=10)
+    assert sorted(start.job for start in starts) == names(label, 10)
+    turns = [turns_of(fragile, job) for job in jobs]
+    assert any(len(those) > 1 for those in turns)
+    assert all(max(those) - min(those) < 1 for those in turns if those)
     assert len(fragile.wait_for("end", f"first {label}") + fragile.wait_for("end", f"second {label}")) == 2
     assert staying.is_alive

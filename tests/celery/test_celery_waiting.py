@@ -98,14 +98,17 @@ def test_a_job_that_waits_says_so_in_the_log_and_by_an_event(farm: Any, label: s
     assert farm.says(f"Task support.celery_app.work[{waiting.id}] waits for its turn at limiter '{label}', in ") == 1
 
 
+def scheduled_ids(farm: Any) -> set[str]:
+    scheduled = farm.app.control.inspect(timeout=1).scheduled() or {}
+    return {entry["request"]["id"] for entries in scheduled.values() for entry in entries}
+
+
 def test_a_held_job_shows_among_the_scheduled_ones(farm: Any, label: str) -> None:
     limit = [label, "1/h", 1]
     farm.send("work", limit, label).get(timeout=PATIENCE)
     waiting = farm.send("work", limit, label)
     farm.wait_until_logged(f"limiter '{label}'")
-    scheduled = farm.app.control.inspect(timeout=2).scheduled()
-    ids = {entry["request"]["id"] for entries in scheduled.values() for entry in entries}
-    assert waiting.id in ids
+    until(lambda: waiting.id in scheduled_ids(farm), what="not scheduled")
     farm.app.control.revoke(waiting.id)
 
 
