@@ -54,17 +54,15 @@ class Gate:
         return self._outages.ask(self._ask, limit, claim, booking)
 
     def _ask(self, limit: JobLimit, claim: Claim, booking: Booking) -> Decision:
-        accept = self._bearable(limit, is_back=booking.turn_at(claim.limiter.name) is not None)
+        is_back = booking.turn_at(claim.limiter.name) is not None
+        bearable = max(limit.max_sleep, PATIENCE) if is_back else limit.max_sleep
+        may_sleep = self._threads.may_sleep
         if isinstance(claim.limiter, Semaphore):
-            return self._ask_semaphore(limit, claim, booking, accept)
-        decision = decide(limit, claim, booking, accept=accept)
+            return self._ask_semaphore(limit, claim, booking, bearable if may_sleep else 0.0)
+        if not may_sleep:
+            bearable = SHORT if is_back else 0.0
+        decision = decide(limit, claim, booking, accept=bearable)
         return self._slept(claim, booking, decision) if isinstance(decision, Start) else decision
-
-    def _bearable(self, limit: JobLimit, *, is_back: bool) -> float:
-        """The longest wait, in seconds, that the thread may sleep through."""
-        if self._threads.may_sleep:
-            return max(limit.max_sleep, PATIENCE) if is_back else limit.max_sleep
-        return SHORT if is_back else 0.0
 
     def _slept(self, claim: Claim, booking: Booking, start: Start) -> Decision:
         if start.wait <= 0:

@@ -70,7 +70,7 @@ class RateLimitMiddleware(Middleware):
             limited). Given here, it is shared by all actors that name none; an actor with ``limiter=None`` is
             not limited.
         cost: Of an actor: tokens that a job takes, or a function of the job's arguments that returns them.
-        max_sleep: The longest wait, in seconds, for which a job keeps its thread.
+        max_sleep: The longest wait, in seconds, for which a job keeps its thread, while others are free.
         max_deferral: Seconds after its first deferral at which a job that still may not start fails with
             `MaxSleepExceededError`, without a retry; None for never.
 
@@ -165,8 +165,7 @@ class RateLimitMiddleware(Middleware):
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Let a job start, or send it back. Dramatiq would run it after any error but its own: none may escape."""
-        self._end()
-        self._returns.arrived(message)
+        self._end(message)
         actor = broker.actors.get(message.actor_name)
         limit = self._limits.get(actor) if actor is not None else None
         if actor is None or limit is None:
@@ -197,15 +196,15 @@ class RateLimitMiddleware(Middleware):
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """End the job."""
-        self._end()
+        self._end(message)
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
         """End the job."""
-        self._returns.arrived(message)
-        self._end()
+        self._end(message)
 
-    def _end(self) -> None:
-        """End this thread's job; if that is interrupted, it is done again."""
+    def _end(self, message: MessageProxy) -> None:
+        """End this thread's job, if there is one; where that is interrupted, it is done again."""
+        self._returns.arrived(message)
         job = self._here.job
         if job is not None:
             job.end()

@@ -6,6 +6,7 @@ the jobs of the others go back to the queue unasked.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from threading import Lock
 from typing import Any
@@ -15,6 +16,8 @@ from steindamm.errors import LimiterUnavailableError
 from steindamm.integrations.bookings import Booking
 from steindamm.integrations.decisions import Decision, Unavailable, unanswered
 from steindamm.integrations.job_limits import Claim, JobLimit
+
+logger = logging.getLogger("steindamm.dramatiq")
 
 Question = Callable[[JobLimit, Claim, Booking], Decision]
 
@@ -54,7 +57,9 @@ class Outages:
 
     def _noted(self, link: Any, decision: Decision) -> Decision:
         if isinstance(decision, Unavailable) and decision.error is not None:
-            self._outages.setdefault(link, Outage(decision.error))
-        else:
-            self._outages.pop(link, None)
+            if link not in self._outages:
+                self._outages[link] = Outage(decision.error)
+                logger.warning("%s: jobs wait until it is back", decision.error)
+        elif self._outages.pop(link, None) is not None:
+            logger.warning("a limiter's backend that was unavailable is back")
         return decision

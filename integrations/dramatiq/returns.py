@@ -22,7 +22,6 @@ logger = logging.getLogger("steindamm.dramatiq")
 
 GRACE = 200
 """Milliseconds after its turn for which a job waits for a thread of this worker."""
-
 IDLE = 3_600.0
 """Seconds; the longest time between two looks."""
 

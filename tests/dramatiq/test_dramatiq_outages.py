@@ -69,6 +69,7 @@ def test_no_job_runs_without_its_limiter_and_all_run_when_it_is_back(
         called = workers.of("called")
         assert sorted(int(line.says[0]) for line in called) == list(range(jobs))
         assert {job.retries for job in workers.ended("call_through_outage")} == {0}
+        assert "limiter 'outage': its backend is unavailable" in workers.output()
 
 
 def test_jobs_that_wait_in_a_killed_worker_are_run_by_another(broker_server: Server, tmp_path: Path) -> None:

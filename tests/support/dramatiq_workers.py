@@ -18,6 +18,7 @@ from dramatiq import Broker, Message
 from dramatiq.brokers.redis import RedisBroker
 
 PATIENCE = 30.0
+START_PATIENCE = 60.0
 APP = "support.dramatiq_app"
 TESTS = Path(__file__).parent.parent
 
@@ -59,7 +60,11 @@ class Workers:
         command = [sys.executable, "-m", "dramatiq", APP, "--processes", str(processes), "--threads", str(threads)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        self.wait_for(lambda: len(self.of("ready")) == before + processes, "workers that are ready")
+        try:
+            self.wait_for(lambda: len(self.of("ready")) == before + processes, "workers that are ready", START_PATIENCE)
+        except BaseException:
+            self.kill()
+            raise
 
     def message(self, actor: str, *args: Any, **options: Any) -> Message[Any]:
         """A job that is not sent."""
@@ -105,6 +110,9 @@ class Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def kill(self) -> None:
         """End them at once, as a power cut does."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)

@@ -13,7 +13,7 @@ from typing import Self
 
 from support.servers import HOST, free_port
 
-PATIENCE = 60.0
+PATIENCE = 90.0
 PLACES = ("/usr/lib/rabbitmq/bin", "/usr/local/sbin", "/opt/rabbitmq/sbin", "/usr/sbin", "/opt/homebrew/sbin")
 
 
@@ -59,7 +59,11 @@ class RabbitMQ:
             self._start(["epmd", "-port", mapper_port, "-address", HOST], environment),
             self._start([binary], environment),
         ]
-        self._wait()
+        try:
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
 
     def _start(self, command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
