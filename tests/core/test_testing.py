@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from steindamm import (
+    AsyncAllOf,
     AsyncSemaphore,
     AsyncTokenBucket,
     MaxSleepExceededError,
     NoTokensAvailableError,
     SyncSemaphore,
     SyncTokenBucket,
+    all_of,
 )
 from steindamm.testing import instant_limiters, strict_limiters
 
@@ -34,7 +36,7 @@ class Limiter:
         return await result if inspect.isawaitable(result) else result
 
     async def enter(self) -> None:
-        if isinstance(self.limiter, (AsyncTokenBucket, AsyncSemaphore)):
+        if isinstance(self.limiter, (AsyncTokenBucket, AsyncSemaphore, AsyncAllOf)):
             async with self.limiter:
                 pass
         else:
@@ -198,6 +200,40 @@ class TestStrict:
     def test_time_does_not_go_back(self, seconds: Any) -> None:
         with strict_limiters() as limits, pytest.raises((ValueError, TypeError), match="seconds"):
             limits.advance(seconds)
+
+
+@pytest.fixture(params=[(SyncTokenBucket, SyncSemaphore), (AsyncTokenBucket, AsyncSemaphore)], ids=["sync", "async"])
+def several(request: pytest.FixtureRequest, connection: str | None) -> Limiter:
+    """A bucket with two tokens, one more a minute, and a semaphore with one slot."""
+    bucket, semaphore = request.param
+    several = Limiter(bucket, connection, capacity=2, refill_frequency=60)
+    several.limiter = all_of(several.limiter, semaphore("slots", capacity=1, connection=connection))
+    return several
+
+
+class TestSeveralLimits:
+    async def test_instant_ones_let_everything_start(self, several: Limiter) -> None:
+        with instant_limiters() as limits:
+            permits = [await several.call("acquire") for _ in range(10)]
+            for permit in permits:
+                await several.call("release", permit)
+            await several.enter()
+        assert limits.taken == {"tested": 11, "slots": 11}
+
+    async def test_strict_ones_refuse_whom_they_would_let_wait(self, several: Limiter) -> None:
+        with strict_limiters() as limits:
+            permit = await several.call("acquire")
+            with pytest.raises(MaxSleepExceededError) as refusal:
+                await several.enter()
+            assert refusal.value.name == "slots"
+            await several.call("release", permit)
+            await several.enter()
+            with pytest.raises(MaxSleepExceededError) as refusal:
+                await several.enter()
+            assert refusal.value.name == "tested"
+            limits.advance(60)
+            await several.enter()
+        assert limits.taken == {"tested": 3, "slots": 3}
 
 
 @pytest.mark.parametrize("mode", [instant_limiters, strict_limiters])

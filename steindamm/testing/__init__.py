@@ -1,0 +1,84 @@
+"""Limiters for tests: no server, no waiting.
+
+While one of the two context managers is entered, all limiters of this process behave differently, also those
+that were made before with a ``connection``: none asks a server, and none waits.
+
+- `instant_limiters`: all let everything start at once. For tests of what limited code does.
+- `strict_limiters`: all limits hold, in memory and from their start, and whoever would have to wait is refused
+  at once. For tests of what happens at a limit. Their time is the test's to advance.
+
+As a fixture of pytest, for all tests of a module or a project:
+
+    @pytest.fixture(autouse=True)
+    def limits():
+        with instant_limiters() as limits:
+            yield limits
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from steindamm.semaphore import Semaphore
+from steindamm.several_limits import AllOf
+from steindamm.testing.backends import (
+    InstantAllOf,
+    InstantBucket,
+    InstantSemaphore,
+    StrictAllOf,
+    StrictBucket,
+    StrictSemaphore,
+)
+from steindamm.testing.limits import Limits, StrictLimits
+from steindamm.testing.swapping import swapped
+from steindamm.token_bucket import TokenBucket
+
+__all__ = ["Limits", "StrictLimits", "instant_limiters", "strict_limiters"]
+
+
+@contextmanager
+def instant_limiters() -> Iterator[Limits]:
+    """All limiters let everything start at once, and ask no server.
+
+    Example:
+        >>> from steindamm import SyncTokenBucket
+        >>> from steindamm.testing import instant_limiters
+        >>> mail = SyncTokenBucket.from_rate("1/h", name="mail", connection="redis://not.there")
+        >>> with instant_limiters() as limits:
+        ...     for _ in range(100):
+        ...         with mail:
+        ...             pass
+        ...     limits.taken["mail"]
+        100.0
+    """
+    limits = Limits()
+    with swapped({TokenBucket: InstantBucket, Semaphore: InstantSemaphore, AllOf: InstantAllOf}, limits):
+        yield limits
+
+
+@contextmanager
+def strict_limiters() -> Iterator[StrictLimits]:
+    """All limits hold in memory, nothing is taken at first, and whoever would have to wait is refused at once.
+
+    Example:
+        >>> from steindamm import MaxSleepExceededError, SyncTokenBucket
+        >>> from steindamm.testing import strict_limiters
+        >>> mail = SyncTokenBucket.from_rate("1/h", name="mail", connection="redis://not.there")
+        >>> with strict_limiters() as limits:
+        ...     with mail:
+        ...         print("sent")
+        ...     try:
+        ...         mail.acquire()
+        ...     except MaxSleepExceededError:
+        ...         print("refused")
+        ...     limits.advance(3600)
+        ...     with mail:
+        ...         print("sent")
+        sent
+        refused
+        sent
+    """
+    limits = StrictLimits()
+    with swapped({TokenBucket: StrictBucket, Semaphore: StrictSemaphore, AllOf: StrictAllOf}, limits, limits.now):
+        yield limits
