@@ -61,6 +61,8 @@ local function back_off(terms, state, live, now, wait, factor, least, recovery)
   local view, clock = rules.at(terms, state, now)
   local may_slow = view.step > 0 and not is_on_calendar(view)
   if may_slow and clock.opens_in == 0 and now >= live.cut_at + COOL then
+    refill(view, state, clock.time)
+    state.line, state.pace = math.min(0, state.line), math.min(0, state.pace)
     set(live, now, clock.time, math.max(least, clock.share * factor))
     live.since, live.cut_at, live.recovery = now, now, recovery
   end

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from steindamm.errors import SteindammError
     from steindamm.permits import Permit
     from steindamm.tickets import Ticket
 
@@ -25,6 +26,7 @@ class Answer:
         cost: Tokens that a booked turn stands for.
         ticket: Who waits to be handed a slot, where the asker listens.
         limiter: Of several limits asked at once, the one with the longest wait.
+        error: Why no wait would help.
     """
 
     wait: float
@@ -33,3 +35,4 @@ class Answer:
     cost: float = 1.0
     ticket: Ticket | None = None
     limiter: str | None = None
+    error: SteindammError | None = None

@@ -12,14 +12,16 @@ from typing import Any, Self
 from steindamm.answers import Answer
 from steindamm.backends.memory import MEMORY, AsyncMemoryBucket
 from steindamm.background import in_background
-from steindamm.permits import Permit
+from steindamm.changing import AsyncChanging
+from steindamm.permits import AsyncTokenPermit
 from steindamm.reservations import AsyncReservation
 from steindamm.rules.bucket import Decision, Request, Verdict, What
+from steindamm.rules.changes import NO_OVERRIDE, Change, Kind
 from steindamm.token_bucket import TokenBucket
-from steindamm.turns import SECOND, AsyncSleeper, give_back_left_over_async
+from steindamm.turns import SECOND, AsyncSleeper, give_back_left_over_async, sleep_until_turn_async
 
 
-class AsyncTokenBucket(TokenBucket):
+class AsyncTokenBucket(AsyncChanging, TokenBucket):
     """A limit on starts per time, for asyncio; `steindamm.SyncTokenBucket` is its twin and explains the model.
 
     Example:
@@ -45,6 +47,9 @@ class AsyncTokenBucket(TokenBucket):
         expiry: Seconds that an unused bucket is remembered at least; it never is for less than until it is full.
         tokens_to_consume: The cost of one acquire in tokens; `limiter(5)` gives the limiter with another.
         window_start_time: A moment in the past that the refills are aligned with, for calendar windows.
+        adapt: Whether, and how (see `Adapt`), the rate falls when the server says no, which `back_off` tells.
+        group: A name in common with other limiters, which lays their keys into one slot of a cluster, so that
+            `all_of` can ask them by one call. It is a part of what the limiter is shared by.
         connection: An async redis-py client (standalone or cluster), a URL, or None for this process's memory.
 
     Raises:
@@ -58,7 +63,7 @@ class AsyncTokenBucket(TokenBucket):
             cls = AsyncLocalTokenBucket if connection is None else AsyncRedisTokenBucket  # type: ignore[assignment]
         return super().__new__(cls)
 
-    async def acquire(self) -> Permit:
+    async def acquire(self) -> AsyncTokenPermit:
         """Sleep until the turn, and return the permit.
 
         Raises:
@@ -67,23 +72,23 @@ class AsyncTokenBucket(TokenBucket):
             LimiterUnavailableError: Redis did not answer.
         """
         if self._cost == 0:
-            return Permit(self.name, 0.0)
+            return self.permit_for(0.0)
         decision = await self._backend.ask(self._take)
         if decision.verdict is not Verdict.GRANTED:
             raise self._refusal(decision)
         waited = await self._sleep(decision) if decision.wait > 0 else 0.0
-        return Permit(self.name, self._cost, waited)
+        return AsyncTokenPermit(self.settings.name, self._cost, waited, self)
 
-    async def try_acquire(self) -> Permit | None:
+    async def try_acquire(self) -> AsyncTokenPermit | None:
         """A permit if the tokens are there, else None. Never sleeps.
 
         Raises:
             LimiterUnavailableError: Redis did not answer.
         """
         if self._cost == 0:
-            return Permit(self.name, 0.0)
+            return self.permit_for(0.0)
         decision = await self._backend.ask(self._try)
-        return Permit(self.name, self._cost) if decision.verdict is Verdict.GRANTED else None
+        return self.permit_for(self._cost) if decision.verdict is Verdict.GRANTED else None
 
     async def reserve(self) -> AsyncReservation:
         """Take a turn and leave the waiting to the caller. Never sleeps.
@@ -98,11 +103,11 @@ class AsyncTokenBucket(TokenBucket):
             MaxSleepExceededError, NoTokensAvailableError, LimiterUnavailableError: As for `acquire`.
         """
         if self._cost == 0:
-            return AsyncReservation(Permit(self.name, 0.0), 0.0)
+            return AsyncReservation(self.permit_for(0.0), 0.0)
         decision = await self._backend.ask(self._take)
         if decision.verdict is not Verdict.GRANTED:
             raise self._refusal(decision)
-        permit = Permit(self.name, self._cost, decision.wait / SECOND)
+        permit = self.permit_for(self._cost, decision.wait / SECOND)
         gift = Request(What.GIVE_BACK, self._cost, turn=decision.turn)
         return AsyncReservation(permit, permit.waited, lambda: self._backend.ask(gift))
 
@@ -119,7 +124,7 @@ class AsyncTokenBucket(TokenBucket):
         """
         request = self._asking(cost, accept, horizon, turn)
         if request.cost == 0:
-            return Answer(0.0, permit=Permit(self.name, 0.0))
+            return Answer(0.0, permit=self.permit_for(0.0))
         return self._answer(request, await self._backend.ask(request))
 
     async def give_back(self, answer: Answer) -> None:
@@ -128,13 +133,52 @@ class AsyncTokenBucket(TokenBucket):
         if gift is not None:
             await self._backend.ask(gift)
 
+    async def override(
+        self,
+        *,
+        capacity: float | None = None,
+        refill_amount: float | None = None,
+        refill_frequency: float | None = None,
+        by: str | None = None,
+    ) -> None:
+        """Put other settings in force than the code has, for all processes, from their next call on.
+
+        An override replaces the one before; what is not named is as the code says. Whoever has a turn keeps it:
+        at another rate the whole line moves slower, or faster. `state` tells what is in force, who set it and when.
+        It holds until it is cleared, or the bucket was not used for a year.
+
+        Example:
+            >>> from steindamm import SyncTokenBucket
+            >>> api = SyncTokenBucket(name="their api, overridden", capacity=100)
+            >>> api.override(capacity=50, by="on call")
+            >>> api.clear_override()
+
+        Parameters:
+            capacity, refill_amount, refill_frequency: As for the class.
+            by: Who does it; by default this process.
+
+        Raises:
+            ValueError: The settings do not go together; the message says which, and what it must be.
+            LimiterUnavailableError: Redis did not answer.
+        """
+        change = self._overriding(by, capacity=capacity, refill_amount=refill_amount, refill_frequency=refill_frequency)
+        await self._backend.change(change)
+
+    async def clear_override(self) -> None:
+        """Put in force what the code says."""
+        await self._backend.change(Change(Kind.OVERRIDE, NO_OVERRIDE))
+
+    def permit_for(self, cost: float, waited: float = 0.0) -> AsyncTokenPermit:
+        """A permit for what was granted elsewhere: in another process, say, that asked on behalf of this one."""
+        return AsyncTokenPermit(self.settings.name, cost, waited, self)
+
     async def _sleep(self, decision: Decision) -> float:
         turns = self._backend.turns
         sleeper = AsyncSleeper(decision, self._cost)
         try:
             if turns.join(sleeper):
                 in_background(give_back_left_over_async(turns, self._backend.ask))
-            await sleeper.sleep()
+            await sleep_until_turn_async(sleeper, turns, self._backend.ask)
             turns.leave(sleeper)
         except asyncio.CancelledError:
             turns.cancel(sleeper)
@@ -145,7 +189,7 @@ class AsyncTokenBucket(TokenBucket):
             raise
         return sleeper.slept
 
-    async def __aenter__(self) -> Permit:
+    async def __aenter__(self) -> AsyncTokenPermit:
         return await self.acquire()
 
     async def __aexit__(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from steindamm.errors import SteindammError
 
-_running: set[asyncio.Task[None]] = set()
+Result = TypeVar("Result")
+_running: set[asyncio.Task[Any]] = set()
 
 
 def in_background(undoing: Coroutine[Any, Any, Any]) -> asyncio.Task[None]:
@@ -27,6 +28,21 @@ def in_background(undoing: Coroutine[Any, Any, Any]) -> asyncio.Task[None]:
     _running.add(task)
     task.add_done_callback(_running.discard)
     return task
+
+
+async def to_its_end(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """Await what goes on to its end where whoever awaits it is cancelled."""
+    task = asyncio.get_running_loop().create_task(coroutine)
+    _running.add(task)
+    task.add_done_callback(_ended)
+    return await asyncio.shield(task)
+
+
+def _ended(task: asyncio.Task[Any]) -> None:
+    """Its error, if any, was for the one who awaited it."""
+    _running.discard(task)
+    if not task.cancelled():
+        task.exception()
 
 
 async def ended_in_background(patience: float) -> None:

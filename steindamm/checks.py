@@ -20,19 +20,28 @@ def shown(number: float) -> str:
     return f"{number:.15g}"
 
 
-def checked_name(name: object) -> str:
-    """A limiter's name: 1 to 200 bytes of UTF-8 without braces and control characters."""
+def checked_name(name: object, argument: str = "name") -> str:
+    """The name of a limiter, or of a group: 1 to 200 bytes of UTF-8 without braces and control characters."""
     if not isinstance(name, str):
-        raise wrong_kind("name", "a str", name)
+        raise wrong_kind(argument, "a str", name)
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
-        raise ValueError("name must be valid Unicode text") from None
+        raise ValueError(f"{argument} must be valid Unicode text") from None
     if not 0 < size <= LONGEST_NAME:
-        raise ValueError(f"name must be 1 to {LONGEST_NAME} bytes long, not {size}")
+        raise ValueError(f"{argument} must be 1 to {LONGEST_NAME} bytes long, not {size}")
     if FORBIDDEN.search(name):
-        raise ValueError("name must not hold braces, line breaks or other control characters")
+        raise ValueError(f"{argument} must not hold braces, line breaks or other control characters")
     return name
+
+
+def checked_text(argument: str, value: object, longest: int) -> str:
+    """One line of text, not empty."""
+    if not isinstance(value, str):
+        raise wrong_kind(argument, "a str", value)
+    if not 0 < len(value) <= longest or not value.isprintable():
+        raise ValueError(f"{argument} must be 1 to {longest} characters that can be printed")
+    return value
 
 
 def checked_number(

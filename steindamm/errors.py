@@ -51,6 +51,38 @@ class NoTokensAvailableError(SteindammError):
         return f"limiter {self.name!r}: its tokens are spent, and it never refills"
 
 
+class CostAboveCapacityError(NoTokensAvailableError):
+    """The cost is above the capacity that an override has given the limiter: no wait would help.
+
+    Parameters:
+        name: The limiter that refused.
+        cost: Tokens that were asked for.
+    """
+
+    def __init__(self, name: str, cost: float) -> None:
+        super().__init__(name)
+        self.cost = cost
+        self.args = name, cost
+
+    def __str__(self) -> str:
+        return f"limiter {self.name!r}: a cost of {self.cost:g} is above its capacity, which was overridden"
+
+
+class AlreadySettledError(SteindammError):
+    """The cost of this permit has been settled before.
+
+    Parameters:
+        name: The limiter that gave it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(name)
+
+    def __str__(self) -> str:
+        return f"limiter {self.name!r}: this permit's cost was settled before; that can be done once"
+
+
 class LimiterUnavailableError(SteindammError):
     """The backend did not answer, so nobody knows whether the call may start.
 

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any, NoReturn
+
+from steindamm.background import to_its_end
+from steindamm.checks import checked_number
+from steindamm.errors import AlreadySettledError, LimiterUnavailableError
+from steindamm.rules.bucket import Request, What
+from steindamm.settings import MOST_TOKENS
+
 
 class Permit:
     """Leave to start one piece of work.
@@ -21,6 +29,95 @@ class Permit:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.name!r}>"
+
+
+class TokenPermit(Permit):
+    """Leave to start for which a token bucket took tokens. Once it is known how many it should have been, settle it."""
+
+    __slots__ = ("_limiter",)
+
+    def __init__(self, name: str, cost: float, waited: float, limiter: Any) -> None:
+        self.name = name
+        self.cost = cost
+        self.waited = waited
+        self._limiter = limiter
+
+    def _settling(self, actual: float) -> Request:
+        beyond = checked_number("actual", actual, most=MOST_TOKENS) - self.cost
+        if self._limiter is None:
+            raise AlreadySettledError(self.name)
+        return Request(What.SETTLE, beyond)
+
+
+class SyncTokenPermit(TokenPermit):
+    """What a sync token bucket gives."""
+
+    __slots__ = ()
+
+    def settle(self, actual: float) -> None:
+        """Correct the cost, once: tokens that were not used go back, those that were used beyond it are taken.
+
+        Where the bucket does not have them it goes into debt, and those who come next wait for longer. A permit
+        that is never settled keeps its cost.
+
+        Example:
+            >>> from steindamm import SyncTokenBucket
+            >>> tokens = SyncTokenBucket(name="model", capacity=10_000, refill_amount=10_000, refill_frequency=60)
+            >>> with tokens(1_000) as permit:
+            ...     permit.settle(1_234)
+
+        Parameters:
+            actual: The tokens that it should have been.
+
+        Raises:
+            AlreadySettledError: This is the second time.
+            ValueError: This is no number of tokens.
+            LimiterUnavailableError: Redis did not answer; it may be tried again.
+        """
+        request, limiter = self._settling(actual), self._limiter
+        self._limiter = None
+        try:
+            limiter.backend.ask(request)
+        except LimiterUnavailableError:
+            self._limiter = limiter
+            raise
+
+
+class AsyncTokenPermit(TokenPermit):
+    """What an async token bucket gives."""
+
+    __slots__ = ()
+
+    async def settle(self, actual: float) -> None:
+        """Correct the cost, once: tokens that were not used go back, those that were used beyond it are taken.
+
+        Where the bucket does not have them it goes into debt, and those who come next wait for longer. A permit
+        that is never settled keeps its cost. A cancellation does not keep it from being settled.
+
+        Example:
+            >>> import asyncio
+            >>> from steindamm import AsyncTokenBucket
+            >>> tokens = AsyncTokenBucket(name="model", capacity=10_000, refill_amount=10_000, refill_frequency=60)
+            >>> async def main():
+            ...     async with tokens(1_000) as permit:
+            ...         await permit.settle(1_234)
+            >>> asyncio.run(main())
+
+        Parameters:
+            actual: The tokens that it should have been.
+
+        Raises:
+            AlreadySettledError: This is the second time.
+            ValueError: This is no number of tokens.
+            LimiterUnavailableError: Redis did not answer; it may be tried again.
+        """
+        request, limiter = self._settling(actual), self._limiter
+        self._limiter = None
+        try:
+            await to_its_end(limiter.backend.ask(request))
+        except LimiterUnavailableError:
+            self._limiter = limiter
+            raise
 
 
 class SlotPermit(Permit):
@@ -50,3 +147,7 @@ class SlotPermit(Permit):
     def lost(self) -> bool:
         """Whether the lease ran out because it could not be renewed: somebody else may hold the slot."""
         return False
+
+    def settle(self, actual: float) -> NoReturn:
+        """A slot has no cost that could be corrected."""
+        raise TypeError("a semaphore's permit can't be settled: it stands for one slot")

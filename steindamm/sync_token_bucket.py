@@ -9,14 +9,16 @@ from typing import Any, Self
 
 from steindamm.answers import Answer
 from steindamm.backends.memory import MEMORY, MemoryBucket
-from steindamm.permits import Permit
+from steindamm.changing import SyncChanging
+from steindamm.permits import SyncTokenPermit
 from steindamm.reservations import SyncReservation
 from steindamm.rules.bucket import Decision, Request, Verdict, What
+from steindamm.rules.changes import NO_OVERRIDE, Change, Kind
 from steindamm.token_bucket import TokenBucket, is_asynchronous
-from steindamm.turns import SECOND, SyncSleeper, give_back_left_over
+from steindamm.turns import SECOND, SyncSleeper, give_back_left_over, sleep_until_turn
 
 
-class SyncTokenBucket(TokenBucket):
+class SyncTokenBucket(SyncChanging, TokenBucket):
     """A limit on starts per time, shared by all who use its name on the same backend.
 
     The bucket holds up to `capacity` tokens, and `refill_amount` tokens arrive every `refill_frequency`
@@ -49,6 +51,9 @@ class SyncTokenBucket(TokenBucket):
         expiry: Seconds that an unused bucket is remembered at least; it never is for less than until it is full.
         tokens_to_consume: The cost of one acquire in tokens; `limiter(5)` gives the limiter with another.
         window_start_time: A moment in the past that the refills are aligned with, for calendar windows.
+        adapt: Whether, and how (see `Adapt`), the rate falls when the server says no, which `back_off` tells.
+        group: A name in common with other limiters, which lays their keys into one slot of a cluster, so that
+            `all_of` can ask them by one call. It is a part of what the limiter is shared by.
         connection: A sync redis-py client (standalone or cluster), a URL, or None for this process's memory.
 
     Raises:
@@ -62,7 +67,7 @@ class SyncTokenBucket(TokenBucket):
             cls = SyncLocalTokenBucket if connection is None else SyncRedisTokenBucket  # type: ignore[assignment]
         return super().__new__(cls)
 
-    def acquire(self) -> Permit:
+    def acquire(self) -> SyncTokenPermit:
         """Sleep until the turn, and return the permit.
 
         Raises:
@@ -71,23 +76,23 @@ class SyncTokenBucket(TokenBucket):
             LimiterUnavailableError: Redis did not answer.
         """
         if self._cost == 0:
-            return Permit(self.name, 0.0)
+            return self.permit_for(0.0)
         decision = self._backend.ask(self._take)
         if decision.verdict is not Verdict.GRANTED:
             raise self._refusal(decision)
         waited = self._sleep(decision) if decision.wait > 0 else 0.0
-        return Permit(self.name, self._cost, waited)
+        return SyncTokenPermit(self.settings.name, self._cost, waited, self)
 
-    def try_acquire(self) -> Permit | None:
+    def try_acquire(self) -> SyncTokenPermit | None:
         """A permit if the tokens are there, else None. Never sleeps.
 
         Raises:
             LimiterUnavailableError: Redis did not answer.
         """
         if self._cost == 0:
-            return Permit(self.name, 0.0)
+            return self.permit_for(0.0)
         decision = self._backend.ask(self._try)
-        return Permit(self.name, self._cost) if decision.verdict is Verdict.GRANTED else None
+        return self.permit_for(self._cost) if decision.verdict is Verdict.GRANTED else None
 
     def reserve(self) -> SyncReservation:
         """Take a turn and leave the waiting to the caller. Never sleeps.
@@ -103,11 +108,11 @@ class SyncTokenBucket(TokenBucket):
             MaxSleepExceededError, NoTokensAvailableError, LimiterUnavailableError: As for `acquire`.
         """
         if self._cost == 0:
-            return SyncReservation(Permit(self.name, 0.0), 0.0)
+            return SyncReservation(self.permit_for(0.0), 0.0)
         decision = self._backend.ask(self._take)
         if decision.verdict is not Verdict.GRANTED:
             raise self._refusal(decision)
-        permit = Permit(self.name, self._cost, decision.wait / SECOND)
+        permit = self.permit_for(self._cost, decision.wait / SECOND)
         gift = Request(What.GIVE_BACK, self._cost, turn=decision.turn)
         return SyncReservation(permit, permit.waited, lambda: self._backend.ask(gift))
 
@@ -124,7 +129,7 @@ class SyncTokenBucket(TokenBucket):
         """
         request = self._asking(cost, accept, horizon, turn)
         if request.cost == 0:
-            return Answer(0.0, permit=Permit(self.name, 0.0))
+            return Answer(0.0, permit=self.permit_for(0.0))
         return self._answer(request, self._backend.ask(request))
 
     def give_back(self, answer: Answer) -> None:
@@ -133,13 +138,52 @@ class SyncTokenBucket(TokenBucket):
         if gift is not None:
             self._backend.ask(gift)
 
+    def override(
+        self,
+        *,
+        capacity: float | None = None,
+        refill_amount: float | None = None,
+        refill_frequency: float | None = None,
+        by: str | None = None,
+    ) -> None:
+        """Put other settings in force than the code has, for all processes, from their next call on.
+
+        An override replaces the one before; what is not named is as the code says. Whoever has a turn keeps it:
+        at another rate the whole line moves slower, or faster. `state` tells what is in force, who set it and when.
+        It holds until it is cleared, or the bucket was not used for a year.
+
+        Example:
+            >>> from steindamm import SyncTokenBucket
+            >>> api = SyncTokenBucket(name="their api, overridden", capacity=100)
+            >>> api.override(capacity=50, by="on call")
+            >>> api.clear_override()
+
+        Parameters:
+            capacity, refill_amount, refill_frequency: As for the class.
+            by: Who does it; by default this process.
+
+        Raises:
+            ValueError: The settings do not go together; the message says which, and what it must be.
+            LimiterUnavailableError: Redis did not answer.
+        """
+        change = self._overriding(by, capacity=capacity, refill_amount=refill_amount, refill_frequency=refill_frequency)
+        self._backend.change(change)
+
+    def clear_override(self) -> None:
+        """Put in force what the code says."""
+        self._backend.change(Change(Kind.OVERRIDE, NO_OVERRIDE))
+
+    def permit_for(self, cost: float, waited: float = 0.0) -> SyncTokenPermit:
+        """A permit for what was granted elsewhere: in another process, say, that asked on behalf of this one."""
+        return SyncTokenPermit(self.settings.name, cost, waited, self)
+
     def _sleep(self, decision: Decision) -> float:
         turns = self._backend.turns
         sleeper = SyncSleeper(decision, self._cost)
         try:
             if turns.join(sleeper):
                 give_back_left_over(turns, self._backend.ask)
-            sleeper.sleep()
+            sleep_until_turn(sleeper, turns, self._backend.ask)
             turns.leave(sleeper)
         except BaseException:
             turns.cancel(sleeper)
@@ -147,7 +191,7 @@ class SyncTokenBucket(TokenBucket):
             raise
         return sleeper.slept
 
-    def __enter__(self) -> Permit:
+    def __enter__(self) -> SyncTokenPermit:
         return self.acquire()
 
     def __exit__(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import secrets
+import socket
 from collections.abc import Callable
 from itertools import count
 from time import monotonic
@@ -13,6 +15,7 @@ from time import monotonic
 from steindamm.permits import SlotPermit
 
 logger = logging.getLogger("steindamm")
+HOST = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64] or "-"
 
 
 class _Process:
@@ -23,7 +26,8 @@ class _Process:
         os.register_at_fork(after_in_child=self.begin)
 
     def begin(self) -> None:
-        self.name = secrets.token_hex(6)
+        self.label = f"{HOST}/{os.getpid()}"
+        self.name = f"{self.label}/{secrets.token_hex(6)}"
         self.numbers = count(1)
 
 

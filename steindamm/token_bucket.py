@@ -10,19 +10,23 @@ from datetime import datetime
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from steindamm.answers import Answer
+from steindamm.changing import Changing, checked_closure, signed
 from steindamm.checks import checked_number, checked_seconds
-from steindamm.errors import MaxSleepExceededError, NoTokensAvailableError, SteindammError
-from steindamm.permits import Permit
+from steindamm.errors import CostAboveCapacityError, MaxSleepExceededError, NoTokensAvailableError, SteindammError
+from steindamm.permits import TokenPermit
 from steindamm.rate import Rate
 from steindamm.rules.bucket import ENDLESS, Decision, Request, Verdict, What
-from steindamm.settings import BucketSettings
+from steindamm.rules.changes import Change, Kind
+from steindamm.settings import Adapt, BucketSettings
 from steindamm.turns import SECOND
 
 P = ParamSpec("P")
 R = TypeVar("R")
+RECOVERY, LEAST_RECOVERY = 400, 60.0
+"""A rate that fell comes back in the time of so many tokens, and in no fewer seconds."""
 
 
-class TokenBucket:
+class TokenBucket(Changing):
     """The base of `SyncTokenBucket` and `AsyncTokenBucket`, which say how to use it."""
 
     _backend: Any
@@ -39,6 +43,8 @@ class TokenBucket:
         expiry: float = 60,
         tokens_to_consume: float = 1.0,
         window_start_time: datetime | None = None,
+        adapt: Adapt | bool = False,
+        group: str | None = None,
         connection: Any = None,
     ) -> None:
         self.settings = BucketSettings(
@@ -51,6 +57,8 @@ class TokenBucket:
             expiry,
             tokens_to_consume,
             window_start_time,
+            adapt,
+            group,
         )
         self._accept = self.settings.max_sleep * SECOND or ENDLESS
         self._set_cost(self.settings.tokens_to_consume)
@@ -145,7 +153,9 @@ class TokenBucket:
     def _answer(self, request: Request, decision: Decision) -> Answer:
         verdict, wait, turn, _ = decision
         if verdict is Verdict.GRANTED:
-            return Answer(wait / SECOND, permit=Permit(self.name, request.cost, wait / SECOND), turn=turn)
+            return Answer(wait / SECOND, permit=self.permit_for(request.cost, wait / SECOND), turn=turn)
+        if verdict is Verdict.TOO_MUCH:
+            return Answer(math.inf, error=CostAboveCapacityError(self.name, request.cost))
         if verdict is Verdict.REFUSED:
             return Answer(wait / SECOND)
         return Answer(wait / SECOND, turn=turn, cost=request.cost)
@@ -157,7 +167,29 @@ class TokenBucket:
             return Request(What.GIVE_BOOKING_BACK, answer.cost, turn=answer.turn)
         return Request(What.GIVE_BACK, answer.permit.cost, turn=answer.turn)
 
+    def permit_for(self, cost: float, waited: float = 0.0) -> TokenPermit:
+        """A permit for what was granted elsewhere: in another process, say, that asked on behalf of this one."""
+        raise TypeError(f"{type(self).__name__} is no limiter by itself")
+
+    def _backing_off(self, retry_after: float) -> Change:
+        adapt = self.settings.adapt
+        if not isinstance(adapt, Adapt):
+            return self._closing_for(retry_after)
+        wait = checked_closure("retry_after", retry_after)
+        recovery = adapt.recovery or max(LEAST_RECOVERY, RECOVERY * self.settings.spacing)
+        return Change(Kind.BACK_OFF, (wait * SECOND, adapt.factor, adapt.least, recovery * SECOND))
+
+    def _overriding(self, by: str | None, **settings: float | None) -> Change:
+        given = {argument: value for argument, value in settings.items() if value is not None}
+        if not given:
+            raise TypeError("override needs a setting: capacity, refill_amount or refill_frequency")
+        wanted = self.settings.overridden(**given)
+        note = signed(by, {argument: getattr(wanted, argument) for argument in settings})
+        return Change(Kind.OVERRIDE, self._backend.numbers_for(wanted), note)
+
     def _refusal(self, decision: Decision) -> SteindammError:
+        if decision.verdict is Verdict.TOO_MUCH:
+            return CostAboveCapacityError(self.name, self._cost)
         if decision.wait == math.inf:
             return NoTokensAvailableError(self.name)
         return MaxSleepExceededError(self.name, decision.wait / SECOND, self.settings.max_sleep)

@@ -3,6 +3,10 @@
 One that is cancelled gives its turn to the next of them with the same cost, that one gives its own to the
 one after it, and so on. The turn that is left over at the end goes back to the bucket, if nothing was given
 out after it; if not, the next one of this process that comes before it has passed takes it.
+
+A bucket may be closed, or its rate may change, while they sleep, and turns move. Each answer of the bucket tells
+when its clock was last set: where it was set anew, they look how far their turns are. One who is about to start
+in a process that has not heard of the bucket for a while looks as well.
 """
 
 from __future__ import annotations
@@ -22,24 +26,30 @@ from steindamm.rules.bucket import Decision, Request, Verdict, What
 
 SECOND = 1e6
 DAY = 86_400.0
+FRESH = 0.25
+"""Seconds for which it counts that nothing has changed."""
+AHEAD = 0.05
+"""Seconds before its turn at which a sleeper looks, so that it starts in time."""
 
 
 class Sleeper:
     """One who has a turn and sleeps until then.
 
     Attributes:
-        turn: The moment, in microseconds on the backend's clock.
+        turn: The moment, in microseconds on the bucket's clock.
         due: The same moment in seconds on this process's clock.
         cost: Tokens that the turn stands for.
+        changed: When the bucket's clock was last set before this was told.
     """
 
-    __slots__ = ("_since", "cost", "due", "turn")
+    __slots__ = ("_since", "changed", "cost", "due", "turn")
 
     def __init__(self, decision: Decision, cost: float) -> None:
         self.turn = decision.turn
         self._since = monotonic()
         self.due = self._since + decision.wait / SECOND
         self.cost = cost
+        self.changed = decision.changed
 
     def __lt__(self, other: Sleeper) -> bool:
         return self.turn < other.turn
@@ -54,10 +64,22 @@ class Sleeper:
         """The request that gives its turn back."""
         return Request(What.GIVE_BACK, self.cost, turn=self.turn)
 
+    @property
+    def look(self) -> Request:
+        """The request that tells how far away its turn is."""
+        return Request(What.LOOK, self.cost, turn=self.turn)
+
+    def move(self, seen: Decision) -> None:
+        """Take note of how far away its turn is, where that may have changed."""
+        if seen.changed != self.changed:
+            self.changed = seen.changed
+            self.due = monotonic() + seen.wait / SECOND
+
     def swap(self, other: Sleeper) -> None:
         """Each takes the other's turn."""
         self.turn, other.turn = other.turn, self.turn
         self.due, other.due = other.due, self.due
+        self.changed, other.changed = other.changed, self.changed
 
     @property
     def is_gone(self) -> bool:
@@ -84,8 +106,17 @@ class SyncSleeper(Sleeper):
     def sleep(self) -> None:
         """Until the turn."""
         while (left := self.due - monotonic()) > 0:
-            self._moved.wait(min(left, DAY))
-            self._moved.clear()
+            self._wait(left)
+
+    def rest(self, turns: Turns) -> bool:
+        """Sleep until the turn, or until it must be looked at; whether it must."""
+        while (left := turns.left_to(self)) > 0:
+            self._wait(left)
+        return turns.is_unsure_of(self)
+
+    def _wait(self, seconds: float) -> None:
+        self._moved.wait(min(seconds, DAY))
+        self._moved.clear()
 
 
 class AsyncSleeper(Sleeper):
@@ -111,12 +142,21 @@ class AsyncSleeper(Sleeper):
     async def sleep(self) -> None:
         """Until the turn."""
         while (left := self.due - monotonic()) > 0:
-            timer = self._loop.call_later(min(left, DAY), self._moved.set)
-            try:
-                await self._moved.wait()
-            finally:
-                timer.cancel()
-            self._moved.clear()
+            await self._wait(left)
+
+    async def rest(self, turns: Turns) -> bool:
+        """Sleep until the turn, or until it must be looked at; whether it must."""
+        while (left := turns.left_to(self)) > 0:
+            await self._wait(left)
+        return turns.is_unsure_of(self)
+
+    async def _wait(self, seconds: float) -> None:
+        timer = self._loop.call_later(min(seconds, DAY), self._moved.set)
+        try:
+            await self._moved.wait()
+        finally:
+            timer.cancel()
+        self._moved.clear()
 
 
 class Turns:
@@ -124,11 +164,17 @@ class Turns:
 
     The lock may be taken again by its holder: a task that was never ended is cancelled by the garbage
     collector, at any moment.
+
+    Parameters:
+        heard_at: When this process last heard of the bucket, in seconds on its clock; infinite where it hears of
+            each change by itself.
     """
 
     _all: ClassVar[WeakSet[Turns]] = WeakSet()
 
-    def __init__(self) -> None:
+    def __init__(self, heard_at: float = 0.0) -> None:
+        self.heard_at = heard_at
+        self.changed = 0.0
         self._forget()
         self._all.add(self)
 
@@ -142,6 +188,31 @@ class Turns:
         """The threads that sleep are the parent's."""
         for turns in tuple(cls._all):
             turns._forget()
+
+    def hear(self, changed: float) -> None:
+        """The bucket has answered, and told when its clock was last set."""
+        self.heard_at = max(self.heard_at, monotonic())
+        if changed != self.changed:
+            self.changed = changed
+            with self._lock:
+                for sleeper in self._sleepers:
+                    sleeper.moved()
+
+    def left_to(self, sleeper: Sleeper) -> float:
+        """Seconds that it may sleep on; 0 where its turn has come, or must be looked at."""
+        if sleeper.changed != self.changed:
+            return 0.0
+        ahead = AHEAD if sleeper.due - AHEAD > self.heard_at + FRESH else 0.0
+        return sleeper.due - ahead - monotonic()
+
+    def is_unsure_of(self, sleeper: Sleeper) -> bool:
+        """Whether its turn may have moved since it was told."""
+        return sleeper.changed != self.changed or sleeper.due - AHEAD > self.heard_at + FRESH
+
+    def hear_nothing(self, sleeper: Sleeper) -> None:
+        """The bucket does not answer: the turn stands as it was told."""
+        self.heard_at = monotonic()
+        sleeper.changed = self.changed
 
     def join(self, sleeper: Sleeper) -> bool:
         """Sleep among the others; whether it could take a turn left over, so that its own is now to be given back."""
@@ -196,6 +267,32 @@ class Turns:
 
 
 os.register_at_fork(after_in_child=Turns.after_fork)
+
+
+def sleep_until_turn(sleeper: SyncSleeper, turns: Turns, ask: Callable[[Request], Decision]) -> None:
+    """Sleep, wherever the turn moves meanwhile."""
+    while sleeper.rest(turns):
+        try:
+            seen = ask(sleeper.look)
+        except SteindammError:
+            turns.hear_nothing(sleeper)
+        else:
+            turns.hear(seen.changed)
+            sleeper.move(seen)
+
+
+async def sleep_until_turn_async(
+    sleeper: AsyncSleeper, turns: Turns, ask: Callable[[Request], Awaitable[Decision]]
+) -> None:
+    """The same for tasks."""
+    while await sleeper.rest(turns):
+        try:
+            seen = await ask(sleeper.look)
+        except SteindammError:
+            turns.hear_nothing(sleeper)
+        else:
+            turns.hear(seen.changed)
+            sleeper.move(seen)
 
 
 def give_back_left_over(turns: Turns, ask: Callable[[Request], Decision]) -> None:

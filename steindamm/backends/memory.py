@@ -6,6 +6,7 @@ new name, and now and then any request, looks at the oldest ones and drops those
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable
@@ -14,8 +15,10 @@ from time import monotonic
 from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
-from steindamm.backends.terms import MICROSECONDS, bucket_terms, semaphore_terms, wall_clock
+from steindamm.backends.terms import MICROSECONDS, bucket_terms, on_clock, semaphore_terms, wall_clock
 from steindamm.rules import bucket, semaphore
+from steindamm.rules.changes import Change, override_of
+from steindamm.rules.changes import change as make_change
 from steindamm.settings import BucketSettings, SemaphoreSettings
 from steindamm.tickets import PROCESS, Ticket
 from steindamm.turns import Turns
@@ -66,6 +69,11 @@ class States(Generic[State]):
         """Drop all."""
         self.by_name.clear()
         self._oldest.clear()
+
+
+def key_of(settings: BucketSettings | SemaphoreSettings) -> str:
+    """By which a limiter's state is kept: its name, which no key of a limiter of a group can be."""
+    return settings.name if settings.group is None else settings.key
 
 
 class KeptBucket:
@@ -132,6 +140,7 @@ class MemoryBucket:
 
     def __init__(self, settings: BucketSettings, memory: Memory) -> None:
         self._name = settings.name
+        self._key = key_of(settings)
         self._memory = memory
         self._clock = memory.clock
         self._terms = bucket_terms(settings, memory.clock() - wall_clock())
@@ -140,23 +149,46 @@ class MemoryBucket:
     def turns(self) -> Turns:
         """Those who sleep until their turn at the bucket of this name."""
         with self._memory.lock:
-            return self._memory.turns.setdefault(self._name, Turns())
+            return self._memory.turns.setdefault(self._key, Turns(heard_at=math.inf))
 
     def ask(self, request: bucket.Request) -> bucket.Decision:
         """Decide on one request."""
         memory, terms = self._memory, self._terms
         with memory.lock:
             now = self._clock()
-            if now > memory.sweep_at:
-                memory.sweep(now)
-            kept = memory.buckets.by_name.get(self._name)
-            if kept is None:
-                kept = memory.buckets.add(self._name, KeptBucket(terms, now), now)
-            elif kept.is_idle(now):
-                kept.state = bucket.BucketState(terms, now)
+            kept = memory.buckets.by_name.get(self._key)
+            if kept is None or now > memory.sweep_at or kept.is_idle(now):
+                kept = self._kept(now)
             kept.used = now
             kept.terms = terms
             return bucket.decide(terms, kept.state, now, request)
+
+    def numbers_for(self, wanted: BucketSettings) -> tuple[float, ...]:
+        """What overrides its settings with these."""
+        return override_of(self._terms, bucket_terms(wanted, self._clock() - wall_clock()))
+
+    def change(self, change: Change) -> None:
+        """Make a change for all who share the bucket."""
+        with self._memory.lock:
+            now = self._clock()
+            kept = self._kept(now)
+            kept.used = now
+            kept.terms = self._terms
+            make_change(self._terms, kept.state, now, on_clock(change, now - wall_clock()))
+            changed = kept.state.live.changed if kept.state.live else 0.0
+        self.turns.hear(changed)
+
+    def _kept(self, now: float) -> KeptBucket:
+        """The bucket's state; a new one where it was idle."""
+        memory = self._memory
+        if now > memory.sweep_at:
+            memory.sweep(now)
+        kept = memory.buckets.by_name.get(self._key)
+        if kept is None:
+            return memory.buckets.add(self._key, KeptBucket(self._terms, now), now)
+        if kept.is_idle(now):
+            kept.state = bucket.BucketState(self._terms, now)
+        return kept
 
 
 class AsyncMemoryBucket(MemoryBucket):
@@ -166,12 +198,17 @@ class AsyncMemoryBucket(MemoryBucket):
         """Decide on one request."""
         return MemoryBucket.ask(self, request)
 
+    async def change(self, change: Change) -> None:  # type: ignore[override]
+        """Make a change for all who share the bucket."""
+        MemoryBucket.change(self, change)
+
 
 class MemorySemaphore:
     """One semaphore in memory. Its holders live as long as the process, so their leases have no end."""
 
     def __init__(self, settings: SemaphoreSettings, memory: Memory) -> None:
         self.name = settings.name
+        self._key = key_of(settings)
         self._memory = memory
         self._lock = memory.lock
         self._states = memory.semaphores.by_name
@@ -182,7 +219,7 @@ class MemorySemaphore:
         with self._lock:
             ticket.since = monotonic()
             now = ticket.since * MICROSECONDS
-            state = self._states.get(self.name)
+            state = self._states.get(self._key)
             if state is None or now > self._memory.sweep_at:
                 return False
             ticket.fence = semaphore.enter_at_once(self._terms, state, now, ticket)
@@ -203,7 +240,7 @@ class MemorySemaphore:
         ticket.gone = True
         held = (monotonic() - ticket.since) * MICROSECONDS if used and ticket.fence else -1.0
         with self._lock:
-            state = self._states.get(self.name)
+            state = self._states.get(self._key)
             if state is not None and semaphore.leave_at_once(state, ticket, held):
                 return
         self._ask(semaphore.Request(semaphore.What.LEAVE, ticket, held))
@@ -214,9 +251,9 @@ class MemorySemaphore:
             now = monotonic() * MICROSECONDS
             if now > memory.sweep_at:
                 memory.sweep(now)
-            state = self._states.get(self.name)
+            state = self._states.get(self._key)
             if state is None:
-                state = memory.semaphores.add(self.name, semaphore.SemaphoreState(), now)
+                state = memory.semaphores.add(self._key, semaphore.SemaphoreState(), now)
             place, handed = semaphore.decide(self._terms, state, now, request)
             if place.standing is semaphore.Standing.HOLDING:
                 request.asker.take(int(place.number))

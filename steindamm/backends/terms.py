@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from steindamm.rules.bucket import BucketTerms
+from steindamm.rules.changes import Change, Kind
 from steindamm.rules.semaphore import SemaphoreTerms
 from steindamm.settings import BucketSettings, SemaphoreSettings
 
@@ -29,6 +30,13 @@ def semaphore_terms(settings: SemaphoreSettings) -> SemaphoreTerms:
     """The terms of a semaphore; a waiter is present for no longer than a lease would last."""
     lease = settings.expiry * MICROSECONDS
     return SemaphoreTerms(settings.capacity, lease, min(lease, PRESENCE * MICROSECONDS))
+
+
+def on_clock(change: Change, clock_ahead: float) -> Change:
+    """A change on a backend whose clock is `clock_ahead` microseconds ahead of the Unix epoch's."""
+    if change.kind is not Kind.CLOSE_UNTIL:
+        return change
+    return change._replace(numbers=(change.numbers[0] + clock_ahead,))
 
 
 def wall_clock() -> float:

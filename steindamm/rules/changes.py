@@ -115,6 +115,8 @@ def _back_off(
 ) -> None:
     """Close after the server has refused, and go on slower; where it is closed already, the rate has fallen.
 
+    What the bucket had saved up is gone: the server has nothing of the kind.
+
     Parameters:
         wait: For how long to close.
         factor: What is left of the rate.
@@ -124,6 +126,8 @@ def _back_off(
     view, clock = at(terms, state, now)
     may_slow = view.step > 0 and not _is_on_calendar(view)
     if may_slow and clock.opens_in == 0 and now >= live.cut_at + COOL:
+        refill(view, state, clock.time)
+        state.line, state.pace = min(0.0, state.line), min(0.0, state.pace)
         _set(live, now, clock.time, max(least, clock.share * factor))
         live.since = live.cut_at = now
         live.recovery = recovery

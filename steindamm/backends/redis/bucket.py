@@ -8,12 +8,13 @@ from typing import Any
 
 from steindamm.backends.redis.connection import checked_connection
 from steindamm.backends.redis.links import AsyncLink, Reply, SyncLink, async_link, sync_link
-from steindamm.backends.redis.scripts import bucket_script
+from steindamm.backends.redis.scripts import bucket_change_script, bucket_script
 from steindamm.backends.redis.sharing import AsyncSharing, SyncSharing
 from steindamm.backends.terms import bucket_terms
 from steindamm.errors import LimiterUnavailableError
 from steindamm.loops import EachLoop
 from steindamm.rules.bucket import Decision, Request, Verdict, What
+from steindamm.rules.changes import Change, override_of
 from steindamm.settings import BucketSettings
 from steindamm.turns import Sleeper, Turns, give_back_left_over, give_back_left_over_async
 
@@ -29,13 +30,20 @@ class BucketWire:
     def __init__(self, settings: BucketSettings) -> None:
         self.name = settings.name
         self.script = bucket_script()
-        self.keys = (f"steindamm:{{{settings.name}}}:bucket".encode(),)
-        self._terms = TERMS.pack(*bucket_terms(settings, clock_ahead=0.0))
+        self.change_script = bucket_change_script()
+        self.keys = (f"steindamm:{settings.key}:bucket".encode(),)
+        self.terms = bucket_terms(settings, clock_ahead=0.0)
+        self._terms = TERMS.pack(*self.terms)
         self.identity = (*self.keys, self._terms)
 
     def encoded(self, requests: list[Request]) -> tuple[bytes, bytes]:
         """The script's arguments."""
         return self._terms, b"".join(REQUEST.pack(*request) for request in requests)
+
+    def encoded_change(self, change: Change) -> tuple[bytes, ...]:
+        """The arguments of the script that changes the bucket."""
+        numbers = Struct(f"<{len(change.numbers)}d").pack(*change.numbers)
+        return self._terms, change.kind.encode(), numbers, change.note
 
     def decoded(self, reply: Reply) -> list[Decision]:
         """One decision for each request."""
@@ -62,7 +70,20 @@ class SyncRedisBucket:
 
     def _call(self, requests: list[Request]) -> list[Decision]:
         wire = self._wire
-        return wire.decoded(self.link.run(wire.name, wire.script, wire.keys, wire.encoded(requests), 3 * len(requests)))
+        reply = self.link.run(wire.name, wire.script, wire.keys, wire.encoded(requests), 3 * len(requests))
+        decisions = wire.decoded(reply)
+        self.turns.hear(decisions[0].changed)
+        return decisions
+
+    def numbers_for(self, wanted: BucketSettings) -> tuple[float, ...]:
+        """What overrides its settings with these."""
+        return override_of(self._wire.terms, bucket_terms(wanted, clock_ahead=0.0))
+
+    def change(self, change: Change) -> None:
+        """Make a change for all who share the bucket."""
+        wire = self._wire
+        (changed,) = self.link.run(wire.name, wire.change_script, wire.keys, wire.encoded_change(change), 1)
+        self.turns.hear(changed)
 
     def _undo(self, request: Request, decision: Decision) -> None:
         if decision.verdict is Verdict.GRANTED and request.what in TAKING:
@@ -84,9 +105,20 @@ class AsyncRedisBucket:
 
     async def _call(self, requests: list[Request]) -> list[Decision]:
         wire = self._wire
-        return wire.decoded(
-            await self.link.run(wire.name, wire.script, wire.keys, wire.encoded(requests), 3 * len(requests))
-        )
+        reply = await self.link.run(wire.name, wire.script, wire.keys, wire.encoded(requests), 3 * len(requests))
+        decisions = wire.decoded(reply)
+        self.turns.hear(decisions[0].changed)
+        return decisions
+
+    def numbers_for(self, wanted: BucketSettings) -> tuple[float, ...]:
+        """What overrides its settings with these."""
+        return override_of(self._wire.terms, bucket_terms(wanted, clock_ahead=0.0))
+
+    async def change(self, change: Change) -> None:
+        """Make a change for all who share the bucket."""
+        wire = self._wire
+        (changed,) = await self.link.run(wire.name, wire.change_script, wire.keys, wire.encoded_change(change), 1)
+        self.turns.hear(changed)
 
     async def _undo(self, request: Request, decision: Decision) -> None:
         if decision.verdict is Verdict.GRANTED and request.what in TAKING:
