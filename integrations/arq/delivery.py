@@ -29,7 +29,7 @@ from steindamm.integrations.decisions import (
     time_left,
 )
 from steindamm.integrations.job_limits import Claim, JobLimit
-from steindamm.permits import SlotPermit
+from steindamm.permits import Permit
 from steindamm.semaphore import Semaphore
 from steindamm.token_bucket import TokenBucket
 
@@ -91,16 +91,15 @@ class Delivery:
             await asyncio.shield(in_background(self._entry.spare_the_try()))
             raise
 
-    async def _leave_to_start(self, booking: Booking) -> SlotPermit | None:
-        """The permit that the job holds while it runs, if its limiter is a semaphore."""
+    async def _leave_to_start(self, booking: Booking) -> Permit | None:
+        """The permit that is to be given back when the job has ended; tokens that were used do not come back."""
         booking = await self._until_worth_asking(booking)
         with waiting_room().place(self._terms.places) as has_place:
             while self._claim is not None:
                 decision = await self._decide(self._claim, booking, has_place=has_place)
                 if isinstance(decision, Start):
                     await self._until_start(self._claim, decision)
-                    permit = decision.answer.permit
-                    return permit if isinstance(permit, SlotPermit) else None
+                    return None if isinstance(self._claim.limiter, TokenBucket) else decision.answer.permit
                 booking = await self._defer(decision)
         await self._entry.forget_booking()
         return None
@@ -126,7 +125,7 @@ class Delivery:
         if self._stays:
             return self._until_timeout()
         patience = min(self._limit.max_sleep, time_left(self._limit, booking, time.time())) if has_place else 0.0
-        if isinstance(claim.limiter, TokenBucket) and booking.turn_at(claim.limiter.name) is not None:
+        if not isinstance(claim.limiter, Semaphore) and booking.turn_at(claim.limiter.name) is not None:
             patience = max(patience, LITTLE_WAIT)
         return min(patience, self._terms.longest_wait)
 
@@ -203,7 +202,7 @@ class Delivery:
         """A limiter's name; that of the body's own one where that refused."""
         return decision.booking.limiter or (self._claim.limiter.name if self._claim else "")
 
-    async def _release(self, permit: SlotPermit | None) -> None:
+    async def _release(self, permit: Permit | None) -> None:
         """What the body returned or raised comes first: neither a cancellation nor a silent server may take it."""
         if permit is None or self._claim is None:
             return
