@@ -19,7 +19,7 @@ from steindamm.errors import SteindammError
 from steindamm.permits import Permit
 from steindamm.reservations import AsyncReservation
 from steindamm.rules import semaphore
-from steindamm.rules.all_of import Decision, Request, Verdict
+from steindamm.rules.all_of import REFUSALS, Decision, Request, Verdict
 from steindamm.rules.semaphore import Stay
 from steindamm.semaphore import refuse_generator
 from steindamm.several_limits import NOTHING_ASKED, AllOf, AllOfPermit
@@ -146,7 +146,7 @@ class AsyncAllOf(AllOf):
         if visit.is_granted:
             if decision.wait > 0:
                 await asyncio.sleep(decision.wait / SECOND)
-        elif decision.verdict is Verdict.REFUSED or self._is_too_far(visit, decision):
+        elif decision.verdict in REFUSALS or self._is_too_far(visit, decision):
             raise self._refusal(decision)
         elif not decision.given[decision.which]:
             await asyncio.sleep(decision.wait / SECOND)

@@ -38,6 +38,8 @@ class AsyncSemaphore(Semaphore):
         capacity: How many slots there are, at least 1.
         max_sleep: The longest wait, in seconds, for a slot; 0 waits without end.
         expiry: Seconds, at least 0.1, that a lease lasts unless it is renewed: so long a dead holder keeps its slot.
+        group: A name in common with other limiters, which lays their keys into one slot of a cluster, so that
+            `all_of` can ask them by one call. It is a part of what the limiter is shared by.
         connection: An async redis-py client (standalone or cluster), a URL, or None for this process's memory.
 
     Raises:

@@ -106,7 +106,7 @@ def _no_limiter(given: Any) -> Any:
 
 
 def _key(limiter: TokenBucket | Semaphore) -> tuple[str, bool]:
-    return limiter.name, isinstance(limiter, Semaphore)
+    return limiter.settings.key, isinstance(limiter, Semaphore)
 
 
 def _check_that_all_differ(limiters: list[Any]) -> None:

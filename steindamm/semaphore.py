@@ -27,9 +27,16 @@ class Semaphore:
     _who: ClassVar[Callable[[], Hashable]]
 
     def __init__(
-        self, name: str, *, capacity: int = 5, max_sleep: float = 30.0, expiry: float = 60, connection: Any = None
+        self,
+        name: str,
+        *,
+        capacity: int = 5,
+        max_sleep: float = 30.0,
+        expiry: float = 60,
+        group: str | None = None,
+        connection: Any = None,
     ) -> None:
-        self.settings = SemaphoreSettings(name, capacity, max_sleep, expiry)
+        self.settings = SemaphoreSettings(name, capacity, max_sleep, expiry, group)
         self._blocks: Blocks[SlotPermit] = Blocks(type(self)._who)
         self.connection = connection
         self._connect(connection)

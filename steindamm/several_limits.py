@@ -9,9 +9,15 @@ from typing import Any, ClassVar, ParamSpec, TypeVar
 from steindamm.answers import Answer
 from steindamm.checks import checked_number, checked_seconds
 from steindamm.entered import Blocks
-from steindamm.errors import MaxSleepExceededError, NoTokensAvailableError, SteindammError, wrong_kind
+from steindamm.errors import (
+    CostAboveCapacityError,
+    MaxSleepExceededError,
+    NoTokensAvailableError,
+    SteindammError,
+    wrong_kind,
+)
 from steindamm.permits import Permit
-from steindamm.rules.all_of import Decision, Request, Verdict
+from steindamm.rules.all_of import REFUSALS, Decision, Request, Verdict
 from steindamm.rules.semaphore import Stay
 from steindamm.semaphore import Semaphore
 from steindamm.tickets import Ticket
@@ -117,15 +123,15 @@ class AllOf:
         seconds, name = wait / SECOND, self._asked[which].name if self._asked else self.name
         if verdict is Verdict.GRANTED:
             return Answer(seconds, permit=self._permit(visit), limiter=name)
-        if verdict is Verdict.REFUSED:
-            return Answer(seconds, limiter=name)
+        if verdict in REFUSALS:
+            return Answer(seconds, limiter=name, error=self._refusal(decision) if wait == math.inf else None)
         turns = tuple(turn or None for turn in visit.turns)
         return Answer(seconds, turn=turns, ticket=visit.tickets.get(which), limiter=name)
 
     def _permit(self, visit: Visit) -> AllOfPermit:
-        """Its limits' permits; one whose cost is 0 was not asked."""
         places = dict(visit.places())
-        permits = [places.get(limiter) or Permit(limiter.name, limiter.cost) for limiter in self.limiters]
+        waited = visit.waited
+        permits = [places.get(limiter) or _permit_for(limiter, waited) for limiter in self.limiters]
         return AllOfPermit(self.name, permits, visit)
 
     def _visit_of(self, permit: Permit) -> Visit:
@@ -147,16 +153,24 @@ class AllOf:
         return visit
 
     def _refusal(self, decision: Decision) -> SteindammError:
-        name = self._asked[decision.which].name
+        limiter = self._asked[decision.which]
+        if decision.verdict is Verdict.TOO_MUCH:
+            return CostAboveCapacityError(limiter.name, limiter.cost)
         if decision.wait == math.inf:
-            return NoTokensAvailableError(name)
-        return MaxSleepExceededError(name, decision.wait / SECOND, self.max_sleep)
+            return NoTokensAvailableError(limiter.name)
+        return MaxSleepExceededError(limiter.name, decision.wait / SECOND, self.max_sleep)
 
     def _is_too_far(self, visit: Visit, decision: Decision) -> bool:
         """Whether a turn is further away than the caller waits: its bucket was closed since it was booked."""
         if isinstance(self._asked[decision.which], Semaphore):
             return False
         return decision.wait > visit.left * SECOND
+
+
+def _permit_for(bucket: Any, waited: float) -> Permit:
+    """A bucket's permit; one whose cost is 0 was not asked, and its permit stands for nothing."""
+    permit: Permit = bucket.permit_for(bucket.cost, waited) if bucket.cost else Permit(bucket.name, 0.0)
+    return permit
 
 
 def _shortest(limiters: Sequence[Any]) -> float:

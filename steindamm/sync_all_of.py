@@ -17,7 +17,7 @@ from steindamm.errors import SteindammError
 from steindamm.permits import Permit
 from steindamm.reservations import SyncReservation
 from steindamm.rules import semaphore
-from steindamm.rules.all_of import Decision, Request, Verdict
+from steindamm.rules.all_of import REFUSALS, Decision, Request, Verdict
 from steindamm.rules.semaphore import Stay
 from steindamm.semaphore import refuse_generator
 from steindamm.several_limits import NOTHING_ASKED, AllOf, AllOfPermit
@@ -140,7 +140,7 @@ class SyncAllOf(AllOf):
         if visit.is_granted:
             if decision.wait > 0:
                 time.sleep(decision.wait / SECOND)
-        elif decision.verdict is Verdict.REFUSED or self._is_too_far(visit, decision):
+        elif decision.verdict in REFUSALS or self._is_too_far(visit, decision):
             raise self._refusal(decision)
         elif not decision.given[decision.which]:
             time.sleep(decision.wait / SECOND)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from steindamm.backends.memory import KeptBucket, Memory, MemorySemaphore
+from steindamm.backends.memory import KeptBucket, Memory, MemorySemaphore, key_of
 from steindamm.backends.terms import bucket_terms, semaphore_terms, wall_clock
 from steindamm.rules.all_of import BucketPart, Decision, Request, SemaphorePart, Verdict, decide
 from steindamm.rules.bucket import BucketState
@@ -22,13 +22,13 @@ class BucketPlace:
     """
 
     def __init__(self, settings: BucketSettings, memory: Memory) -> None:
-        self._name = settings.name
+        self._key = key_of(settings)
         self._memory = memory
         self._terms = bucket_terms(settings, memory.clock() - wall_clock())
 
     def take_out(self, now: float) -> BucketPart:
         """The bucket at this moment."""
-        kept = self._memory.buckets.by_name.get(self._name)
+        kept = self._memory.buckets.by_name.get(self._key)
         is_known = kept is not None and not kept.is_idle(now)
         return BucketPart(self._terms, kept.state if kept and is_known else BucketState(self._terms, now), now)
 
@@ -37,7 +37,7 @@ class BucketPlace:
         if not part.touched:
             return
         buckets = self._memory.buckets
-        kept = buckets.by_name.get(self._name) or buckets.add(self._name, KeptBucket(self._terms, now), now)
+        kept = buckets.by_name.get(self._key) or buckets.add(self._key, KeptBucket(self._terms, now), now)
         kept.state, kept.terms, kept.used = part.state, self._terms, now
 
 
@@ -50,19 +50,20 @@ class SemaphorePlace:
     """
 
     def __init__(self, settings: SemaphoreSettings, memory: Memory) -> None:
+        self._key = key_of(settings)
         self._memory = memory
         self._semaphore = MemorySemaphore(settings, memory)
         self._terms = semaphore_terms(settings)._replace(lease=FOREVER, presence=FOREVER)
 
     def take_out(self, now: float) -> SemaphorePart:
         """The semaphore at this moment."""
-        state = self._memory.semaphores.by_name.get(self._semaphore.name)
+        state = self._memory.semaphores.by_name.get(self._key)
         return SemaphorePart(self._terms, state or SemaphoreState(), now)
 
     def put_back(self, part: SemaphorePart, now: float) -> None:
         """Keep one that is new; those who have been handed a slot are to be told."""
-        if part.touched and self._semaphore.name not in self._memory.semaphores.by_name:
-            self._memory.semaphores.add(self._semaphore.name, part.state, now)
+        if part.touched and self._key not in self._memory.semaphores.by_name:
+            self._memory.semaphores.add(self._key, part.state, now)
         for ticket, fence in part.handed:
             self._memory.untold[ticket] = self._semaphore, int(fence)
 

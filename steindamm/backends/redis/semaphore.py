@@ -37,7 +37,7 @@ class SemaphoreWire:
     def __init__(self, settings: SemaphoreSettings) -> None:
         self.name = settings.name
         self.script = semaphore_script()
-        prefix = f"steindamm:{{{settings.name}}}:semaphore"
+        prefix = f"steindamm:{settings.key}:semaphore"
         self.keys = (prefix, f"{prefix}:leases", f"{prefix}:listening", f"{prefix}:away", f"{prefix}:present")
         self.terms = semaphore_terms(settings)
         self.identity = (prefix, self.terms)
