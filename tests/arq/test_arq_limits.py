@@ -1,0 +1,269 @@
+"""What limits a job, what fails it, and how jobs wait where they can not, or need not, go back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from arq import cron
+from arq.jobs import JobStatus
+from arq.worker import Retry, func
+from support.arq_limits import bucket, eventually, new_name
+
+from steindamm import AsyncSemaphore, AsyncTokenBucket, MaxSleepExceededError, NoTokensAvailableError
+from steindamm.integrations.arq import rate_limited
+
+Ctx = dict[str, Any]
+
+
+async def test_a_cron_job_starts_at_its_turn_and_not_a_minute_later(run_until_empty: Any, broker: Any) -> None:
+    ran = []
+
+    @rate_limited(limiter=bucket(0.4, initial_tokens=0), max_sleep=0)
+    async def report(ctx: Ctx) -> None:
+        ran.append(ctx["job_try"])
+
+    after = []
+
+    async def own_hook(ctx: Ctx) -> None:
+        after.append(ctx["job_id"])
+
+    job = cron(report, name="report", hour=3, run_at_startup=True, unique=False)
+    began = time.monotonic()
+    worker = await run_until_empty(cron_jobs=[job], after_job_end=own_hook)
+    assert ran == [1]
+    assert time.monotonic() - began < 5
+    assert (worker.jobs_retried, worker.jobs_complete, len(after)) == (1, 1, 2)
+    assert [round(broker.admin.ttl(key)) for key in broker.admin.keys("arq:in-progress:*")] == [60]
+
+
+async def test_where_nothing_is_retried_the_job_waits_in_the_worker(send: Any, run_until_empty: Any) -> None:
+    @rate_limited(limiter=bucket(0.3), max_sleep=0)
+    async def work(ctx: Ctx, job: int) -> int:
+        return job
+
+    slot = AsyncSemaphore(new_name(), capacity=1)
+
+    @rate_limited(limiter=slot, max_sleep=0)
+    async def hold(ctx: Ctx, job: int) -> int:
+        await asyncio.sleep(0.1)
+        return job
+
+    jobs = [await send(name, number) for name in ("work", "hold") for number in range(3)]
+    worker = await run_until_empty(func(work, name="work"), func(hold, name="hold"), retry_jobs=False)
+    assert [await job.result(timeout=5) for job in jobs] == [0, 1, 2] * 2
+    assert worker.jobs_retried == 0
+
+
+async def test_where_nothing_is_retried_a_refused_body_waits_as_long_as_it_was_told(
+    send: Any, run_until_empty: Any
+) -> None:
+    ran_at = []
+
+    @rate_limited()
+    async def work(ctx: Ctx) -> None:
+        ran_at.append(time.monotonic())
+        if len(ran_at) == 1:
+            raise MaxSleepExceededError("the API's own", retry_after=2.2)
+
+    await send("work")
+    worker = await run_until_empty(func(work, name="work"), retry_jobs=False)
+    assert (worker.jobs_complete, worker.jobs_retried) == (1, 0)
+    assert ran_at[1] - ran_at[0] >= 2.2
+
+
+async def test_where_nothing_is_retried_a_wait_beyond_the_timeout_fails_at_once(
+    send: Any, run_until_empty: Any
+) -> None:
+    limiter = bucket(60, initial_tokens=0)
+
+    @rate_limited(limiter=limiter)
+    async def work(ctx: Ctx, job: int) -> None: ...
+
+    job = await send("work", 1)
+    await run_until_empty(func(work, name="work", timeout=10), retry_jobs=False)
+    with pytest.raises(MaxSleepExceededError) as error:
+        await job.result(timeout=5)
+    assert error.value.name == limiter.name
+    assert error.value.retry_after == pytest.approx(60, abs=2)
+    assert error.value.max_sleep == pytest.approx(10, abs=2)
+
+
+async def test_settings_that_are_not_fitted_and_retry_nothing_are_told_what_to_do(
+    send: Any, run_until_empty: Any
+) -> None:
+    @rate_limited(limiter=bucket(60, initial_tokens=0))
+    async def work(ctx: Ctx, job: int) -> None: ...
+
+    job = await send("work", 1)
+    await run_until_empty(func(work, name="work"), retry_jobs=False, fitted=False)
+    with pytest.raises(Retry, match="fit the worker's settings with rate_limited_worker"):
+        await job.result(timeout=5)
+
+
+async def test_a_job_that_waits_too_long_fails_without_another_try(send: Any, run_until_empty: Any) -> None:
+    limiter = bucket(60, initial_tokens=0)
+    started = []
+
+    @rate_limited(limiter=limiter, max_deferral=1)
+    async def work(ctx: Ctx, job: int) -> None:
+        started.append(job)
+
+    job = await send("work", 1)
+    worker = await run_until_empty(func(work, name="work"))
+    with pytest.raises(MaxSleepExceededError) as error:
+        await job.result(timeout=5)
+    assert (error.value.name, error.value.max_sleep) == (limiter.name, 1)
+    assert started == []
+    assert (worker.jobs_failed, worker.jobs_retried) == (1, 0)
+
+
+async def test_what_a_job_waits_in_the_worker_counts_too(send: Any, run_until_empty: Any) -> None:
+    slot = AsyncSemaphore(new_name(), capacity=1)
+    await slot.acquire()
+
+    @rate_limited(limiter=slot, max_sleep=60, max_deferral=0.4)
+    async def hold(ctx: Ctx) -> None: ...
+
+    @rate_limited(limiter=bucket(30, initial_tokens=0), max_sleep=60, max_deferral=0.4)
+    async def work(ctx: Ctx) -> None: ...
+
+    jobs = [await send("hold"), await send("work")]
+    began = time.monotonic()
+    await run_until_empty(func(hold, name="hold"), func(work, name="work"))
+    assert time.monotonic() - began < 5
+    for job in jobs:
+        with pytest.raises(MaxSleepExceededError):
+            await job.result(timeout=5)
+
+
+async def test_a_spent_quota_fails_the_job(send: Any, run_until_empty: Any) -> None:
+    quota = AsyncTokenBucket(new_name(), capacity=1, refill_amount=0, refill_frequency=0)
+
+    @rate_limited(limiter=quota)
+    async def work(ctx: Ctx, job: int) -> int:
+        return job
+
+    jobs = [await send("work", number) for number in range(2)]
+    await run_until_empty(func(work, name="work"))
+    infos = [await job.result_info() for job in jobs]
+    assert sorted(info.success for info in infos) == [False, True]
+    assert [type(info.result) for info in infos if not info.success] == [NoTokensAvailableError]
+
+
+async def test_limits_and_costs_come_from_the_jobs_arguments(send: Any, run_until_empty: Any) -> None:
+    limiters = {"a": bucket(60, capacity=5), "b": bucket(60, capacity=5)}
+
+    @rate_limited(limiter=lambda user, *_, **__: limiters.get(user), cost=lambda user, amount=1: amount)
+    async def work(ctx: Ctx, user: str, amount: int = 1) -> int:
+        return amount
+
+    jobs = [await send("work", "a", 4), await send("work", "b", amount=3), await send("work", "free")]
+    await run_until_empty(func(work, name="work"))
+    assert [await job.result(timeout=5) for job in jobs] == [4, 3, 1]
+    assert await limiters["a"](1).try_acquire()
+    assert not await limiters["a"](1).try_acquire()
+    assert await limiters["b"](2).try_acquire()
+    assert not await limiters["b"](1).try_acquire()
+
+
+@pytest.mark.parametrize(
+    ("limiter", "cost", "error", "said"),
+    [
+        (lambda job: {}[job], None, KeyError, "1"),
+        (lambda: None, None, TypeError, "positional argument"),
+        (lambda job: "no limiter", None, TypeError, "a function that returns a limiter, or None"),
+        (lambda job: bucket(1, capacity=2), lambda job: 5, ValueError, "must not exceed capacity"),
+        (lambda job: bucket(1), lambda job: {}[job], KeyError, "1"),
+    ],
+)
+async def test_a_function_that_fails_fails_its_job_alone(
+    send: Any, run_until_empty: Any, limiter: Any, cost: Any, error: type[Exception], said: str
+) -> None:
+    @rate_limited(limiter=limiter, cost=cost)
+    async def work(ctx: Ctx, job: int) -> None: ...
+
+    async def other(ctx: Ctx) -> str:
+        return "done"
+
+    job, bystander = await send("work", 1), await send("other")
+    await run_until_empty(func(work, name="work"), func(other, name="other"))
+    with pytest.raises(error, match=said):
+        await job.result(timeout=5)
+    assert await bystander.result(timeout=5) == "done"
+
+
+async def test_a_waiting_job_that_is_aborted_is_gone_and_leaves_its_turn(
+    send: Any, make_worker: Any, broker: Any
+) -> None:
+    limiter = bucket(2, initial_tokens=0)
+
+    @rate_limited(limiter=limiter, max_sleep=10)
+    async def work(ctx: Ctx, job: int) -> int:
+        return job
+
+    @rate_limited(limiter=bucket(60, initial_tokens=0))
+    async def wait_in_queue(ctx: Ctx) -> None: ...
+
+    worker = make_worker(func(work, name="work"), func(wait_in_queue, name="wait"), burst=False, allow_abort_jobs=True)
+    here, there = await send("work", 1), await send("wait")
+    running = asyncio.create_task(worker.async_run())
+    await eventually(there.status, JobStatus.deferred)
+    assert await here.status() == JobStatus.in_progress
+    assert await here.abort(timeout=5, poll_delay=0.02)
+    assert await there.abort(timeout=5, poll_delay=0.02)
+    assert (await limiter.reserve()).delay < 2.1
+    assert broker.admin.zcard("arq:queue") == 0
+    running.cancel()
+
+
+async def test_a_job_waits_no_longer_in_the_worker_than_half_its_timeout(send: Any, run_until_empty: Any) -> None:
+    @rate_limited(limiter=bucket(0.7, initial_tokens=0), max_sleep=60)
+    async def work(ctx: Ctx, job: int) -> str:
+        return "done"
+
+    job = await send("work", 1)
+    worker = await run_until_empty(func(work, name="work", timeout=1))
+    assert await job.result(timeout=5) == "done"
+    assert worker.jobs_retried == 1
+
+
+async def test_waiting_jobs_leave_half_of_the_places_to_others(send: Any, make_worker: Any) -> None:
+    limiter = AsyncSemaphore(new_name(), capacity=1)
+    held = await limiter.acquire()
+
+    @rate_limited(limiter=limiter, max_sleep=60)
+    async def hold(ctx: Ctx, job: int) -> int:
+        return job
+
+    async def free(ctx: Ctx, job: int) -> int:
+        return job
+
+    jobs = [await send("hold", number) for number in range(10)]
+    worker = make_worker(func(hold, name="hold"), func(free, name="free"), burst=False, max_jobs=4)
+    running = asyncio.create_task(worker.async_run())
+    for number in range(5):
+        job = await send("free", number)
+        assert await job.result(timeout=3, poll_delay=0.01) == number
+    await limiter.release(held)
+    assert sorted([await job.result(timeout=5, poll_delay=0.02) for job in jobs]) == list(range(10))
+    running.cancel()
+
+
+async def test_a_limited_function_that_is_called_by_a_job_runs_within_it(send: Any, run_until_empty: Any) -> None:
+    limiter = bucket(60)
+
+    @rate_limited(limiter=limiter)
+    async def inner(ctx: Ctx) -> str:
+        return "inner"
+
+    @rate_limited(limiter=bucket(60))
+    async def outer(ctx: Ctx) -> list[str]:
+        return [await inner(ctx), await inner(ctx), await inner({})]
+
+    job = await send("outer")
+    await run_until_empty(func(outer, name="outer"), func(inner, name="inner"))
+    assert await job.result(timeout=5) == ["inner"] * 3
+    assert await limiter.try_acquire()
