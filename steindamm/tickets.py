@@ -112,9 +112,13 @@ class Ticket(SlotPermit):
         self.due = asked_at + span / 3
 
     def take(self, fence: int) -> bool:
-        """Hold a slot from now on; False where it does already."""
-        self.since = self.since or monotonic()
-        return vars(self).setdefault("fence", fence) is fence
+        """Hold a slot from now on; False where it does already. Any number of its lease will do."""
+        mine = object()
+        first = vars(self).setdefault("_holds", mine) is mine
+        if not self.fence:
+            self.since = monotonic()
+            self.fence = fence
+        return first
 
     def hand(self, fence: int) -> bool:
         """Hold a slot, and wake the one who waits for it; False where that came too late, or to nobody.

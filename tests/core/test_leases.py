@@ -133,15 +133,16 @@ class TestTheLiving:
 
     def test_one_thread_of_a_client_renews_all_its_leases(self, tmp_path: Path) -> None:
         with Server(valkey_binary(), tmp_path) as server, redis.Redis.from_url(server.url) as client:
-            before = threads_that_renew()
+            before = set(threading.enumerate())
             semaphores = [SyncSemaphore(name=f"s{n}", connection=client, capacity=20, expiry=SHORT) for n in range(3)]
             permits = [(semaphore, semaphore.acquire()) for semaphore in semaphores for _ in range(20)]
-            assert threads_that_renew() - before == 1
+            new = set(threading.enumerate()) - before
+            assert [thread.name for thread in new] == ["steindamm-leases"]
             time.sleep(SHORT)
             server.admin.config_resetstat()
             time.sleep(2 * SHORT)
             calls = server.admin.info("commandstats")["cmdstat_evalsha"]["calls"]
-            assert calls <= 3 * 10
+            assert calls < 60
             assert not any(permit.lost for _, permit in permits)
             for semaphore, permit in permits:
                 semaphore.release(permit)
@@ -157,14 +158,10 @@ class TestTheLiving:
             server.admin.config_resetstat()
             await asyncio.sleep(2 * SHORT)
             calls = server.admin.info("commandstats")["cmdstat_evalsha"]["calls"]
-            assert calls <= 3 * 10
+            assert calls < 60
             assert not any(permit.lost for _, permit in permits)
             for semaphore, permit in permits:
                 await semaphore.release(permit)
-
-
-def threads_that_renew() -> int:
-    return [thread.name for thread in threading.enumerate()].count("steindamm-leases")
 
 
 class TestTheEndOfAProcess:

@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steindamm.rules.semaphore import (
@@ -21,7 +21,9 @@ from steindamm.rules.semaphore import (
     Stay,
     What,
     decide,
+    enter_at_once,
     is_idle,
+    leave_at_once,
 )
 
 SECOND = 1_000_000.0
@@ -94,6 +96,7 @@ class TestSlots:
         assert first.standing is again.standing is HOLDING
         assert len(semaphore.holders) == 1
 
+    @settings(deadline=None)
     @given(st.data())
     def test_they_never_exceed_the_highest_capacity_whatever_is_asked(self, data: st.DataObject) -> None:
         semaphore = Semaphore(capacity=3)
@@ -118,6 +121,7 @@ class TestOrder:
             semaphore.leave(leaving)
         assert semaphore.handed == ["a", "b", "c"]
 
+    @settings(deadline=None)
     @given(st.lists(st.sampled_from(["enter", "leave", "give up", "renew", "wait"]), max_size=60), st.data())
     def test_whatever_happens_meanwhile(self, events: list[str], data: st.DataObject) -> None:
         semaphore, line = Semaphore(capacity=2), []
@@ -519,3 +523,48 @@ class TestIdleness:
         assert not is_idle(semaphore.state, semaphore.now)
         semaphore.now += SECOND
         assert is_idle(semaphore.state, semaphore.now)
+
+
+class TestTheShortWay:
+    """For the most frequent case there is a short way, in memory; it does what the long one does, or nothing."""
+
+    @settings(deadline=None)
+    @given(st.data())
+    def test_it_does_what_the_long_one_does(self, data: st.DataObject) -> None:
+        short, long = Semaphore(capacity=2, lease=math.inf), Semaphore(capacity=2, lease=math.inf)
+        for number in range(data.draw(st.integers(1, 30))):
+            short.now = long.now = long.now + data.draw(st.sampled_from([0.0, 0.5, SECOND]))
+            what, asker = data.draw(st.sampled_from(["enter", "wait", "leave", "give up"])), number
+            if what == "enter":
+                fence = enter_at_once(short.terms, short.state, short.now, asker)
+                place = long.enter(asker, Stay.NO)
+                if fence:
+                    assert place == Place(HOLDING, fence, 0.0)
+                else:
+                    assert short.enter(asker, Stay.NO) == place
+            elif what == "leave" and long.holders:
+                asker, held = data.draw(st.sampled_from(sorted(long.holders))), data.draw(st.sampled_from([-1.0, 5e5]))
+                if not leave_at_once(short.state, asker, held):
+                    short.leave(asker, held)
+                long.leave(asker, held)
+            else:
+                call = Semaphore.enter if what == "wait" else Semaphore.give_up
+                assert call(short, asker) == call(long, asker)
+            short.state.seen = long.state.seen
+            for field in SemaphoreState.__slots__:
+                assert getattr(short.state, field) == getattr(long.state, field)
+
+    def test_it_is_not_for_leases_that_end(self) -> None:
+        semaphore = Semaphore()
+        semaphore.enter("a")
+        assert not leave_at_once(semaphore.state, "a", 0.0)
+        semaphore.now += LEASE
+        assert not enter_at_once(semaphore.terms, semaphore.state, semaphore.now, "b")
+        assert semaphore.holders == {"a"}
+
+    def test_nobody_passes_the_line_on_it(self) -> None:
+        semaphore = Semaphore(lease=math.inf, presence=math.inf)
+        semaphore.enter("a")
+        semaphore.enter("b")
+        assert not enter_at_once(semaphore.terms, semaphore.state, semaphore.now, "c")
+        assert not leave_at_once(semaphore.state, "a", 0.0)
