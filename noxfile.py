@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import nox
 
+PYENV = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+os.environ["PATH"] = os.pathsep.join([os.environ["PATH"], *map(str, sorted(PYENV.glob("3.1[1-9].*/bin")))])
+
+nox.options.download_python = "never"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = False
@@ -21,12 +28,14 @@ nox.options.sessions = [
 ]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
+TWO_AT_A_TIME = ("--numprocesses", "2", "--dist", "loadfile")
+"""Most tests wait for a limit or for a worker to start; two files at a time share two cores well."""
 TESTS, LINT, TYPES = (nox.project.dependency_groups(PROJECT, group) for group in ("tests", "lint", "types"))
 
 
 def run_tests(session: nox.Session, folders: list[str], *requirements: str) -> None:
     session.install("--editable", ".", *TESTS, *requirements)
-    session.run("pytest", *(session.posargs or folders))
+    session.run("pytest", *(session.posargs or [*TWO_AT_A_TIME, *folders]))
 
 
 @nox.session(python=["3.11", "3.12", "3.13"])
@@ -80,7 +89,7 @@ def arq(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def arq_oldest(session: nox.Session) -> None:
     """Real arq workers, the oldest version that we claim; what takes long is left to the current one."""
-    files = [f"tests/arq/test_arq_{name}.py" for name in ("declaring", "deferral", "testing")]
+    files = [f"tests/arq/test_arq_{name}.py" for name in ("declaring", "deferral", "limits", "testing")]
     slots = "tests/arq/test_arq_workers.py::test_slots_are_back_however_a_job_ends"
     run_tests(session, [*files, slots], "arq==0.26.1", "redis==5.0.8")
 
