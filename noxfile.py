@@ -48,7 +48,7 @@ def core(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def packaging(session: nox.Session) -> None:
     """What is built and installed elsewhere works there."""
-    run_tests(session, ["tests/packaging"], "build", "uv")
+    run_tests(session, ["tests/packaging"], "build", "redis", "uv")
 
 
 @nox.session(python="3.11")
