@@ -3,18 +3,28 @@
 from steindamm.async_all_of import AsyncAllOf
 from steindamm.async_semaphore import AsyncLocalSemaphore, AsyncRedisSemaphore, AsyncSemaphore
 from steindamm.async_token_bucket import AsyncLocalTokenBucket, AsyncRedisTokenBucket, AsyncTokenBucket
-from steindamm.errors import LimiterUnavailableError, MaxSleepExceededError, NoTokensAvailableError, SteindammError
+from steindamm.errors import (
+    AlreadySettledError,
+    CostAboveCapacityError,
+    LimiterUnavailableError,
+    MaxSleepExceededError,
+    NoTokensAvailableError,
+    SteindammError,
+)
 from steindamm.joining import all_of
-from steindamm.permits import Permit, SlotPermit
+from steindamm.permits import AsyncTokenPermit, Permit, SlotPermit, SyncTokenPermit
 from steindamm.rate import Rate
 from steindamm.reservations import AsyncReservation, SyncReservation
+from steindamm.settings import Adapt
 from steindamm.several_limits import AllOfPermit
 from steindamm.sync_all_of import SyncAllOf
 from steindamm.sync_semaphore import SyncLocalSemaphore, SyncRedisSemaphore, SyncSemaphore
 from steindamm.sync_token_bucket import SyncLocalTokenBucket, SyncRedisTokenBucket, SyncTokenBucket
 
 __all__ = [
+    "Adapt",
     "AllOfPermit",
+    "AlreadySettledError",
     "AsyncAllOf",
     "AsyncLocalSemaphore",
     "AsyncLocalTokenBucket",
@@ -23,6 +33,8 @@ __all__ = [
     "AsyncReservation",
     "AsyncSemaphore",
     "AsyncTokenBucket",
+    "AsyncTokenPermit",
+    "CostAboveCapacityError",
     "LimiterUnavailableError",
     "MaxSleepExceededError",
     "NoTokensAvailableError",
@@ -38,5 +50,6 @@ __all__ = [
     "SyncReservation",
     "SyncSemaphore",
     "SyncTokenBucket",
+    "SyncTokenPermit",
     "all_of",
 ]

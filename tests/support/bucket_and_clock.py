@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from steindamm.rules.bucket import ENDLESS, BucketState, BucketTerms, Decision, Request, Verdict, What, decide
+from steindamm.rules.changes import NO_OVERRIDE, Change, Kind, change, override_of
 
 US = 1e6
 HOUR = 3_600 * US
@@ -27,6 +28,31 @@ class Bucket:
 
     def come_back(self, turn: float, cost: float = 1.0, accept: float = US, horizon: float = HOUR) -> Decision:
         return self.ask(What.COME_BACK, cost, accept, horizon, turn)
+
+    def look(self, turn: float) -> float:
+        """Seconds until a turn."""
+        return self.ask(What.LOOK, turn=turn).wait / US
+
+    def settle(self, beyond: float) -> None:
+        self.ask(What.SETTLE, beyond)
+
+    def change(self, kind: Kind, *numbers: float) -> None:
+        change(self.terms, self.state, self.now, Change(kind, numbers))
+
+    def close(self, seconds: float) -> None:
+        self.change(Kind.CLOSE_FOR, seconds * US)
+
+    def reopen(self) -> None:
+        self.change(Kind.REOPEN)
+
+    def back_off(self, seconds: float, recovery: float, factor: float = 0.5, least: float = 1 / 32) -> None:
+        self.change(Kind.BACK_OFF, seconds * US, factor, least, recovery * US)
+
+    def override(self, **terms: float) -> None:
+        self.change(Kind.OVERRIDE, *override_of(self.terms, self.terms._replace(**terms)))
+
+    def clear_override(self) -> None:
+        self.change(Kind.OVERRIDE, *NO_OVERRIDE)
 
     def at_once(self, cost: float = 1.0) -> bool:
         return self.take(cost, 0.0).verdict is Verdict.GRANTED
