@@ -49,6 +49,7 @@ class Ticket(SlotPermit):
         fence: The fencing number of its lease; 0 when it has none.
         woken: Whether it was handed its slot by another one's release.
         gone: Whether its asker has given up, or given the slot back.
+        doubts: Whether a hand-over that it hears of may be an old one, so that it has to ask.
         over: Whether its lease is known to have run out before it was renewed.
         asked_at: When it had to ask for more than a slot that was free, on this process's monotonic clock, in seconds.
         since: When it got its slot.
@@ -59,7 +60,7 @@ class Ticket(SlotPermit):
     cost = 1.0
     number = asked_at = since = 0.0
     fence = 0
-    woken = gone = over = False
+    woken = gone = doubts = over = False
     good_until = due = math.inf
     wake: Callable[[], object] | None = None
     _id = ""
@@ -110,6 +111,11 @@ class Ticket(SlotPermit):
         """What it was given at a request that was made at `asked_at` lasts for so many seconds."""
         self.good_until = asked_at + span
         self.due = asked_at + span / 3
+
+    def keep_place(self, asked_at: float, span: float) -> None:
+        """The same for a place in the line. Where it had lapsed before, a slot may have come and gone unheard."""
+        self.doubts = self.doubts or monotonic() > self.good_until
+        self.keep(asked_at, span)
 
     def take(self, fence: int) -> bool:
         """Hold a slot from now on; False where it does already. Any number of its lease will do."""

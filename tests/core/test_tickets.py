@@ -10,6 +10,7 @@ import time
 import pytest
 
 from steindamm import SlotPermit
+from steindamm.backends.redis.hearing import Hearers
 from steindamm.tickets import Ticket
 
 
@@ -151,3 +152,32 @@ def test_a_forked_child_has_another_name_and_does_not_own_it() -> None:
     os.close(reading)
     assert ticket.is_ours
     assert not ticket.lost
+
+
+class Told:
+    """Stands where the watch of a link stands, and counts how often it is told to hurry."""
+
+    def __init__(self) -> None:
+        self.times = 0
+        self.watch = self
+
+    def hurry(self) -> None:
+        self.times += 1
+
+
+@pytest.mark.parametrize("lapsed", [False, True])
+def test_one_whose_place_had_lapsed_asks_before_it_believes_a_hand_over(lapsed: bool) -> None:
+    """A process that was stopped may renew its place first, and hear then of a slot that went to another meanwhile."""
+    woken, link = Woken(), Told()
+    ticket = Ticket("name", woken)
+    now = time.monotonic()
+    ticket.keep(now - 10, 9 if lapsed else 60)
+    ticket.keep_place(now, 60)
+    hearers = Hearers()
+    hearers._link = link
+    hearers.tickets[ticket.id] = ticket
+    hearers._hear({"type": "message", "data": f"{ticket.id} 7".encode()})
+    assert bool(ticket.fence) is not lapsed
+    assert link.times == int(lapsed)
+    if lapsed:
+        assert ticket.hand(8)  # what the server says in reply is true

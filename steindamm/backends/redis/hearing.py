@@ -34,6 +34,8 @@ IDLE = 30.0
 class Hearers:
     """The tickets that wait for a hand-over, by id."""
 
+    _link: Any
+
     def __init__(self) -> None:
         self.tickets: dict[str, Ticket] = {}
         self._needed_at = self._heard_at = monotonic()
@@ -45,7 +47,7 @@ class Hearers:
         return monotonic() > self._needed_at + IDLE
 
     def _hear(self, message: dict[str, Any]) -> None:
-        """Hand the slot that a message speaks of to its ticket."""
+        """Hand the slot that a message speaks of to its ticket; one that doubts it asks the server first."""
         self._heard_at = monotonic()
         self._complained = False
         if message["type"] != "message":
@@ -53,7 +55,11 @@ class Hearers:
         data = message["data"]
         who, _, fence = (data.decode() if isinstance(data, bytes) else str(data)).partition(" ")
         ticket = self.tickets.get(who)
-        if ticket is not None and fence.isdigit() and ticket.hand(int(fence)):
+        if ticket is None or not fence.isdigit():
+            return
+        if ticket.doubts:
+            self._link.watch.hurry()
+        elif ticket.hand(int(fence)):
             self.tickets.pop(who, None)
 
     def _is_quiet(self) -> bool:
