@@ -120,7 +120,8 @@ class RedisSemaphore(Generic[Link]):
         self.forget(ticket)
         return Request(What.LEAVE, ticket, held)
 
-    def _not_left(self, ticket: Ticket, error: LimiterUnavailableError) -> None:
+    def not_left(self, ticket: Ticket, error: LimiterUnavailableError) -> None:
+        """Its slot could not be given back."""
         logger.warning("limiter %r: slot %s is not given back for now: %s", self.name, ticket.id, error)
         self.leave_later(ticket)
 
@@ -149,7 +150,7 @@ class RedisSemaphore(Generic[Link]):
             if ticket.hand(int(place.number)):
                 self._link.hearing.tickets.pop(ticket.id, None)
         elif place.standing is Standing.WAITING:
-            ticket.keep(asked_at, self._wire.presence)
+            ticket.keep_place(asked_at, self._wire.presence)
             ticket.number = place.number
         else:
             self._link.watch.remove(ticket)
@@ -195,7 +196,7 @@ class SyncRedisSemaphore(RedisSemaphore[SyncLink]):
         try:
             self._sharing.ask(self._leaving(ticket, used=used))
         except LimiterUnavailableError as error:
-            self._not_left(ticket, error)
+            self.not_left(ticket, error)
         except BaseException:
             self.leave_later(ticket)
             raise
@@ -285,7 +286,7 @@ class AsyncRedisSemaphore(RedisSemaphore[AsyncLink]):
         try:
             await self._sharing.ask(request)
         except LimiterUnavailableError as error:
-            self._not_left(request.asker, error)
+            self.not_left(request.asker, error)
 
     async def _ask(self, request: Request) -> Place:
         try:
