@@ -22,12 +22,12 @@ def sizing(known: dict[str, Table]) -> Table:
     together = known["shared-tasks"].rows["steindamm"][3]
     slot = known["redis-slot-async"].rows[SLOT][4]
     table = Table(
-        "sizing", "The share of one core that Redis needs",
+        "sizing", "Cores that Redis needs; more than one means several nodes",
         ["buckets, lone callers", "buckets, 50 callers a process", "semaphores, lone callers"],
     )  # fmt: skip
     for wanted in WANTED:
         shares = [middle(cpu) * wanted / 1e6 for cpu in (alone, together, slot)]
-        table.add(f"{wanted:,} a second", *[f"{share:.0%}" for share in shares])
+        table.add(f"{wanted:,} a second", *[f"{share:.2g}" for share in shares])
     return table
 
 

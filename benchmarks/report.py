@@ -58,7 +58,7 @@ def filled(page: str, known: dict[str, Table], facts: str) -> str:
             return f"{match[1]}{facts}{match[3]}"
         if name not in known:
             raise SystemExit(f"no saved figures for the table {name!r}: run its benchmark first")
-        return f"{match[1]}\n{known[name].markdown()}\n\n{match[3]}"
+        return f"{match[1]}\n*{known[name].title}*\n\n{known[name].markdown()}\n\n{match[3]}"
 
     return PLACE.sub(table, page)
 
