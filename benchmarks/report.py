@@ -47,7 +47,8 @@ def measured_on(results: list[dict[str, Any]]) -> str:
     servers = " and ".join(sorted({result["server"] for result in results} - {"none"}))
     first = results[0]
     quick = " Some were quick runs." if any(result["quick"] for result in results) else ""
-    machine = f"{first['cores']} cores, Python {first['python']}, {servers} on the same machine"
+    load = max(result["load"] for result in results)
+    machine = f"{first['cores']} cores with a load of up to {load}, Python {first['python']}, {servers} on them, too"
     return f"Measured on {machine}; {versions}.{quick}\n"
 
 

@@ -116,6 +116,7 @@ def save(benchmark: str, tables: list[Table], **facts: Any) -> None:
         "when": datetime.now(UTC).date().isoformat(),
         "python": platform.python_version(),
         "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[1], 1),
         "packages": _versions(),
         **facts,
         "tables": [asdict(table) for table in tables],
