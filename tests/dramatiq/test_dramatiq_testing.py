@@ -1,54 +1,67 @@
-"""The stub broker with the limiters of `steindamm.testing`, as docs/testing.md shows it."""
+"""Users test their own actors with a stub broker and limiters that do not wait."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from typing import Any
 
 import dramatiq
-from dramatiq import Worker
 from dramatiq.brokers.stub import StubBroker
 
 from steindamm import SyncSemaphore, SyncTokenBucket
 from steindamm.testing import instant_limiters, strict_limiters
 
-NOWHERE = "redis://127.0.0.1:1"
-StartWorker = Callable[..., Worker]
+StartWorker = Callable[..., dramatiq.Worker]
+REDIS = "redis://localhost:1"
+"""Nobody is there."""
 
 
-def test_instant_limiters_let_all_jobs_run(broker: StubBroker, start_worker: StartWorker, name: str) -> None:
-    ran = []
+def test_with_instant_limiters_all_jobs_run_at_once_and_no_server_is_needed(
+    broker: StubBroker, start_worker: StartWorker
+) -> None:
+    runs: list[str] = []
 
-    @dramatiq.actor(limiter=SyncTokenBucket.from_rate("1/h", name=name, connection=NOWHERE))
-    def send_mail(to: int) -> None:
-        ran.append(to)
+    def run(job: str) -> None:
+        runs.append(job)
 
-    @dramatiq.actor(limiter=SyncSemaphore(f"{name} writers", capacity=1, connection=NOWHERE))
-    def write(to: int) -> None:
-        ran.append(to)
-
+    mail = SyncTokenBucket.from_rate("1/h", name="mail", connection=REDIS)
+    writers = SyncSemaphore("writers", capacity=1, connection=REDIS)
+    for number, limiter in enumerate((mail, writers)):
+        dramatiq.actor(run, broker=broker, actor_name=f"job{number}", limiter=limiter)
     with instant_limiters() as limits:
+        for job in range(10):
+            broker.get_actor(f"job{job % 2}").send("done")
         worker = start_worker()
-        for number in range(10):
-            send_mail.send(number)
-            write.send(number)
-        broker.join("default")
+        broker.join("default", timeout=10_000)
         worker.join()
-    assert sorted(ran) == sorted([*range(10)] * 2)
-    assert limits.taken == {name: 10, f"{name} writers": 10}
+    assert runs == ["done"] * 10
+    assert limits.taken == {"mail": 5, "writers": 5}
 
 
-def test_strict_limiters_show_who_must_wait(broker: StubBroker, start_worker: StartWorker, name: str) -> None:
-    ran = []
+def test_with_strict_limiters_a_job_beyond_the_limit_is_deferred(broker: StubBroker, start_worker: StartWorker) -> None:
+    runs: list[int] = []
 
-    @dramatiq.actor(limiter=SyncTokenBucket.from_rate("1/h", name=name, connection=NOWHERE))
-    def send_mail(to: int) -> None:
-        ran.append(to)
+    def run(job: int) -> None:
+        runs.append(job)
 
-    with strict_limiters() as limits:
+    deferred: list[Any] = []
+
+    class Watch(dramatiq.Middleware):
+        def after_enqueue(self, _: Any, message: Any, delay: int | None) -> None:
+            if delay is not None:
+                deferred.append(message.options["steindamm"]["limiter"])
+
+    broker.add_middleware(Watch())
+    mail = SyncTokenBucket.from_rate("1/h", name="mail", connection=REDIS)
+    actor = dramatiq.actor(run, broker=broker, actor_name="job", limiter=mail)
+    with strict_limiters():
+        for job in range(3):
+            actor.send(job)
         worker = start_worker()
-        for number in range(2):
-            send_mail.send(number)
-        broker.queues["default"].join()
-        worker.pause()
-    assert len(ran) == 1
-    assert limits.taken == {name: 1}
+        deadline = time.monotonic() + 10
+        while len(deferred) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        worker.stop()
+    assert len(runs) == 1
+    assert deferred == ["mail", "mail"]
