@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
@@ -133,12 +133,16 @@ class Semaphore:
 Limit = Bucket | Semaphore
 
 
-def ask_all(limits: Sequence[Limit], now: float, request: Request) -> Decision:
-    """Decide in the Python, as a backend does."""
+def ask_all(
+    limits: Sequence[Limit], now: float, request: Request, hand: Callable[[Any], object] = lambda _: None
+) -> Decision:
+    """Decide in the Python, as a backend does; those who were handed a slot meanwhile are told."""
     parts = [limit.part(now) for limit in limits]
     decision = decide(parts, request)
     for limit, part in zip(limits, parts, strict=True):
         limit.keep(part)  # type: ignore[arg-type]
+        for waiter, _ in getattr(part, "handed", ()):
+            hand(waiter)
     return decision
 
 
