@@ -87,6 +87,20 @@ def test_limited_jobs_run_once_each_at_their_pace_and_spend_no_retry(
     assert all("retries" not in options and "steindamm" not in options for _, options, _ in seen.ended)
 
 
+@pytest.mark.parametrize(("max_sleep", "sent_back"), [(5, 0), (0, 1)])
+def test_a_short_wait_is_slept_through(
+    broker: StubBroker, start_worker: StartWorker, seen: Seen, name: str, max_sleep: float, sent_back: int
+) -> None:
+    limiter = SyncTokenBucket(name, capacity=1, refill_frequency=0.2)
+    actor = dramatiq.actor(lambda: None, broker=broker, actor_name="job", limiter=limiter, max_sleep=max_sleep)
+    for _ in range(2):
+        actor.send()
+    start_worker()
+    broker.join("default", timeout=PATIENCE)
+    assert len(seen.ended) == 2
+    assert len(seen.sent_back) == sent_back
+
+
 def test_a_job_that_waited_is_of_its_own_queue_while_it_runs(
     broker: StubBroker, start_worker: StartWorker, seen: Seen, name: str
 ) -> None:
