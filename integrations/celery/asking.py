@@ -11,7 +11,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from threading import Event, Lock, Thread
+from threading import Event, Lock, Thread, current_thread
 from time import monotonic
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -82,7 +82,8 @@ class Asker:
         """The answer if it is there soon; else None, and the question hears of it when it is there."""
         asked = _Asked(question)
         self.tell(lambda: self._answer(asked))
-        decision = asked.wait(PATIENCE if self._is_prompt else 0.0)
+        may_wait = self._is_prompt and current_thread() is not self._thread
+        decision = asked.wait(PATIENCE if may_wait else 0.0)
         if decision is None:
             self._is_prompt = False
         return decision

@@ -31,6 +31,7 @@ def hand_back(
     kwargs: Any,
     countdown: float | None = None,
     content_type: str | None = None,
+    **publishing: Any,
 ) -> None:
     """Publish a copy of a job that carries its booking; the original is acknowledged by the caller, after it.
 
@@ -42,8 +43,9 @@ def hand_back(
         kwargs: Its keyword arguments.
         countdown: Seconds until it is delivered; None for at once.
         content_type: How its arguments were written, where that is known.
+        publishing: Further options of `apply_async`.
     """
-    options: dict[str, Any] = {"headers": {**(context.headers or {}), HEADER: booking.written()}}
+    options: dict[str, Any] = {**publishing, "headers": {**(context.headers or {}), HEADER: booking.written()}}
     if content_type in registry.type_to_name:
         options["serializer"] = registry.type_to_name[content_type]
     for shown in ("argsrepr", "kwargsrepr"):  # what the sender lets others see of the arguments

@@ -53,7 +53,8 @@ class GatedRequest(Request):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.booking = Booking.read(self._request_dict.get(HEADER))
+        headers = self._request_dict.get("headers") or self._request_dict  # the first is where protocol 1 has them
+        self.booking = Booking.read(headers.get(HEADER))
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -220,13 +221,12 @@ def _gated(execute: Callable[..., Any]) -> Callable[..., Any]:
         if room is None:
             return start()
         room.leaves(self)
+        if self.is_settled:
+            return self.launch(start)
         if self.revoked():
-            self.release()
             room.free_pool_slot()
             return None
-        if self.is_settled or room.gate.admits(self, start):
-            return self.launch(start)
-        return None
+        return self.launch(start) if room.gate.admits(self, start) else None
 
     return execute_using_pool
 

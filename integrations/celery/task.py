@@ -22,6 +22,8 @@ from steindamm.integrations.job_limits import JobLimit
 
 logger = logging.getLogger("steindamm.celery")
 
+PATIENT = {"max_retries": 60, "interval_start": 0, "interval_step": 0.2, "interval_max": 1}
+"""A pool process that has to send a job back waits for a broker that is away, for about a minute."""
 WAITING_ROOM = "steindamm.integrations.celery.waiting_room:WaitingRoom"
 CELERYS_OWN = "celery."
 """How the names of Celery's own tasks begin, which are never limited."""
@@ -138,6 +140,7 @@ class RateLimitedTask(Task):
             kwargs=request.kwargs,
             countdown=wait,
             content_type=content_type,
+            retry_policy=PATIENT,
         )
         logger.info(
             "Task %s[%s] is back in its queue for %.3fs: limiter %r refused",

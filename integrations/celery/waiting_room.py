@@ -43,7 +43,7 @@ class Held(NamedTuple):
     """A job's stay in the room.
 
     Parameters:
-        timer: What ends it.
+        timer: What ends it; None once it has gone off.
         fetches: Whether the worker may fetch another message meanwhile.
     """
 
@@ -124,7 +124,7 @@ class WaitingRoom(bootsteps.StartStopStep):
         if held is None:
             return False
         job.departures += 1
-        self._consumer.timer.cancel(held.timer)
+        self._cancel(held)
         if held.fetches:
             self._consumer.qos.decrement_eventually()
         return True
@@ -185,7 +185,7 @@ class WaitingRoom(bootsteps.StartStopStep):
         """
         waiting = sorted((*self._held, *self._due), key=lambda job: job.booking.turn or 0.0)
         for held in self._held.values():
-            consumer.timer.cancel(held.timer)
+            self._cancel(held)
         self._held.clear()
         self._due.clear()
         self.gate.close()
@@ -205,7 +205,21 @@ class WaitingRoom(bootsteps.StartStopStep):
         state.reserved_requests.discard(job)
         fetches = len(self._held) < self._most_held and self._fetches_more()
         with self._changing:
-            self._held[job] = Held(self._consumer.timer.call_after(max(0.0, wait), then, (job,)), fetches)
+            timer = self._consumer.timer.call_after(max(0.0, wait), self._ring, (job, then))
+            self._held[job] = Held(timer, fetches)
+
+    def _ring(self, job: GatedRequest, then: Callable[[GatedRequest], None]) -> None:
+        """A timer has gone off. It must not be cancelled from now on: on gevent it is who calls."""
+        with self._changing:
+            held = self._held.get(job)
+            if held is None:
+                return
+            self._held[job] = held._replace(timer=None)
+        then(job)
+
+    def _cancel(self, held: Held) -> None:
+        if held.timer is not None:
+            self._consumer.timer.cancel(held.timer)
 
     def _start(self, job: GatedRequest, start: Callable[[], Any]) -> bool:
         """Start a job from the loop's timer, which no error must reach; False if it did not start."""

@@ -48,3 +48,13 @@ def test_callbacks_of_a_body_that_was_refused_are_called_once(farm: Any, label: 
     job = farm.send("refused_inside", label, label, EVERY, link=farm.signature("note", label))
     assert job.get(timeout=PATIENCE) == label
     assert len(farm.wait_for("noted", label)) == 1
+
+
+def test_a_job_that_goes_back_is_what_it_was(farm: Any, label: str) -> None:
+    taken(farm, label, 1)
+    options = {"expires": 300, "priority": 3, "time_limit": 50, "soft_time_limit": 40, "shadow": "known as"}
+    job = farm.send("refused_inside", label, label, EVERY, headers={"tenant": "one"}, **options)
+    assert job.get(timeout=PATIENCE) == label
+    first, last = farm.journal("entered", label)
+    assert first.more == last.more
+    assert first.more[4:] == ["[50, 40]", "one", "known as", "3"]

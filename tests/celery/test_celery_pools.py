@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 
 import pytest
 from support.celery_workers import Farm, most_in
 
-POOLS = ["prefork", "threads", "solo"]
+POOLS = ["prefork", "threads", "solo", *(["gevent"] if find_spec("gevent") else [])]
 JOBS, RATE = 30, 20
 JITTER = 0.2
 

@@ -251,7 +251,16 @@ def odd_retried(kind: str, cost: Any = 1) -> str:
 
 def pass_inside(task: Any, label: str, name: str, seconds: float) -> str:
     """Do what is limited by a limiter of one's own, which lets one pass every so many seconds."""
-    record("entered", label, task.request.retries)
+    request = task.request
+    facts = (
+        request.expires,
+        request.reply_to,
+        request.root_id,
+        request.timelimit,
+        request.get("tenant"),
+        request.shadow,
+    )
+    record("entered", label, request.retries, *facts, request.delivery_info["priority"])
     with SyncTokenBucket(name, capacity=1, refill_frequency=seconds, max_sleep=0.01, connection=limits):
         record("passed", label, task.request.retries)
     return label

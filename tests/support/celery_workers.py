@@ -79,7 +79,8 @@ class Worker:
         return self.log.read_text().count(text)
 
     def wait_until_it_says(self, text: str, count: int = 1) -> None:
-        until(lambda: self.says(text) >= count, 100, f"not {count} times {text!r} in {self.log}")
+        until(lambda: self.says(text) >= count or not self.is_alive, 100, f"not {count} times {text!r} in {self.log}")
+        assert self.is_alive, self.log.read_text()[-2000:]
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait for the end; the exit code."""
