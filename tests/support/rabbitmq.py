@@ -90,7 +90,7 @@ class RabbitMQ:
 
     def stop(self) -> None:
         """End it, and all that it started: first the machine, then the script that waits for it, then the mapper."""
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, subprocess.TimeoutExpired):
             os.kill(int(self._pid_file.read_text()), signal.SIGKILL)
             self._processes[-1].wait(PATIENCE)
         for process in reversed(self._processes):
