@@ -44,7 +44,6 @@ local function take(terms, state, now, cost, accept, horizon)
   local turn = turn_of(terms, state, math.min(state.line, state.pace) - cost, now)
   local wait = turn - now
   if wait <= accept and wait < math.huge then
-    if wait > 0 then state.pace = pace_for(terms, state, turn) end
     state.line = state.line - cost
     state.pace = state.pace - cost
     state.granted = state.granted + 1
@@ -67,7 +66,6 @@ local function come_back(terms, state, now, cost, accept, horizon, turn)
   if turn - now > accept then return EARLY, turn - now, turn end
   local start = math.max(turn, turn_of(terms, state, state.pace - math.min(cost, terms.capacity), now))
   if start - now > accept or start == math.huge then return take(terms, state, now, cost, -1, horizon) end
-  if start > now then state.pace = pace_for(terms, state, start) end
   state.pace = state.pace - cost
   state.granted = state.granted + 1
   state.waited = state.waited + (start - now)

@@ -186,8 +186,6 @@ def take(
     turn = turn_of(terms, state, min(state.line, state.pace) - cost, now)
     wait = turn - now
     if wait <= accept and wait < ENDLESS:
-        if wait > 0:
-            state.pace = pace_for(terms, state, turn)
         state.line -= cost
         state.pace -= cost
         state.granted += 1
@@ -218,8 +216,6 @@ def come_back(
     start = max(turn, turn_of(terms, state, state.pace - min(cost, terms.capacity), now))
     if start - now > accept or start == ENDLESS:
         return take(terms, state, now, cost, -1.0, horizon)
-    if start > now:
-        state.pace = pace_for(terms, state, start)
     state.pace -= cost
     state.granted += 1
     state.waited += start - now

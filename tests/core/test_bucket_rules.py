@@ -110,16 +110,6 @@ def test_a_large_cost_waits_its_turn_among_small_ones_and_no_longer() -> None:
     assert after.turn == 12 * US
 
 
-def test_what_flows_over_until_a_late_start_is_nobodys() -> None:
-    bucket = Bucket(capacity=2, amount=0.5, initial=1.0)
-    booked = bucket.book(2.0)
-    bucket.now = 1.5 * US
-    sleeper = bucket.take(1.0)
-    assert (booked.turn, sleeper.turn) == (2 * US, 4 * US)
-    bucket.now = 4 * US
-    assert bucket.come_back(booked.turn, 2.0, accept=0.0).verdict is not Verdict.GRANTED
-
-
 def test_a_cost_of_nothing_changes_nothing() -> None:
     bucket = Bucket(capacity=2)
     bucket.take(2)
