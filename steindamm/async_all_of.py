@@ -159,6 +159,7 @@ class AsyncAllOf(AllOf):
         booked = visit.booked(decision)
         backend, sleeper = limiter._backend, AsyncBooked(booked, limiter.cost)
         turns = backend.turns
+        turns.hear(booked.changed)
         visit.turns[which] = 0.0
         try:
             if turns.join(sleeper):

@@ -152,6 +152,7 @@ class SyncAllOf(AllOf):
         booked = visit.booked(decision)
         backend, sleeper = limiter._backend, SyncBooked(booked, limiter.cost)
         turns = backend.turns
+        turns.hear(booked.changed)
         visit.turns[which] = 0.0
         try:
             if turns.join(sleeper):

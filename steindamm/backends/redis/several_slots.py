@@ -63,10 +63,10 @@ class SeveralSlots:
         given = [self._whole(request, group, decision).given for group, decision in taken]
         return come_again(request)._replace(verdict=Verdict.GRANTED, given=tuple(map(max, zip(*given, strict=True))))
 
-    def _held_elsewhere(self, request: Request, group: Group) -> Iterator[tuple[int, Ticket]]:
-        """The slots that the asker has been handed in other groups."""
+    def _held(self, request: Request) -> Iterator[tuple[int, Ticket]]:
+        """The slots that the asker has been handed before, and still has."""
         for index, ask in enumerate(request.asks):
-            if index not in group[0] and ask.asker is not None and ask.asker.fence:
+            if ask.asker is not None and ask.asker.fence and not ask.asker.gone:
                 yield index, ask.asker
 
     def _keeps(self, request: Request, index: int, which: int) -> bool:
@@ -104,13 +104,14 @@ class SyncSeveralSlots(SeveralSlots):
     def _not_granted(
         self, request: Request, group: Group, decision: Decision, taken: list[tuple[Group, Decision]]
     ) -> Decision:
-        if taken:
-            self._undo(request, taken)
-            return come_again(request, beaten())
-        whole = self._whole(request, group, decision)
+        is_beaten = bool(taken)
+        self._undo(request, taken)
+        whole = come_again(request, beaten()) if is_beaten else self._whole(request, group, decision)
         given = list(whole.given)
-        for index, ticket in self._held_elsewhere(request, group):
-            if self._keeps(request, index, whole.which):
+        for index, ticket in self._held(request):
+            if given[index]:
+                continue
+            if not is_beaten and self._keeps(request, index, whole.which):
                 given[index] = ticket.fence
             else:
                 self._limiters[index].backend.leave(ticket, used=False)
@@ -158,13 +159,14 @@ class AsyncSeveralSlots(SeveralSlots):
     async def _not_granted(
         self, request: Request, group: Group, decision: Decision, taken: list[tuple[Group, Decision]]
     ) -> Decision:
-        if taken:
-            await self._undo(request, taken)
-            return come_again(request, beaten())
-        whole = self._whole(request, group, decision)
+        is_beaten = bool(taken)
+        await self._undo(request, taken)
+        whole = come_again(request, beaten()) if is_beaten else self._whole(request, group, decision)
         given = list(whole.given)
-        for index, ticket in self._held_elsewhere(request, group):
-            if self._keeps(request, index, whole.which):
+        for index, ticket in self._held(request):
+            if given[index]:
+                continue
+            if not is_beaten and self._keeps(request, index, whole.which):
                 given[index] = ticket.fence
             else:
                 await self._limiters[index].backend.leave(ticket, used=False)
