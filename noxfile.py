@@ -54,7 +54,7 @@ def packaging(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def celery(session: nox.Session) -> None:
     """Real Celery workers, current versions."""
-    run_tests(session, ["tests/celery"], "celery[redis]==5.7.0", "redis[hiredis]", "gevent==26.9.0")
+    run_tests(session, ["tests/celery"], "celery[redis]==5.7.0", "redis[hiredis]", "gevent==26.9.0", "pika==1.4.4")
 
 
 @nox.session(python="3.11")

@@ -12,6 +12,7 @@ from functools import cached_property, partial
 from threading import Thread
 from typing import Any
 
+from billiard.einfo import ExceptionWithTraceback
 from celery.exceptions import TimeLimitExceeded
 from celery.utils.serialization import get_pickleable_exception
 from celery.worker import state
@@ -31,6 +32,8 @@ logger = logging.getLogger("steindamm.celery")
 
 LOOK = 0.02
 """Seconds between two looks at a pool process that was told to end."""
+DOUBT = 1.0
+"""Seconds after a time limit's error in which Celery says whether the pool process is killed."""
 
 
 class GatedRequest(Request):
@@ -49,6 +52,7 @@ class GatedRequest(Request):
     line: Line | None = None
     departures = 0
     is_settled = False
+    _is_killed = False
     _give_back: Callable[[], None] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -164,7 +168,9 @@ class GatedRequest(Request):
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
         """Release first, whatever Celery then does about the failure, retry or rejection."""
         error = exc_info.exception
-        if isinstance(getattr(error, "exc", error), TimeLimitExceeded):
+        if isinstance(error, ExceptionWithTraceback):
+            error = error.exc
+        if isinstance(error, TimeLimitExceeded):
             self._release_after_death()
         else:
             self.release()
@@ -173,15 +179,18 @@ class GatedRequest(Request):
     def on_timeout(self, soft: bool, timeout: float) -> Any:  # noqa: FBT001
         """A hard time limit ends the pool process; a soft one leaves the job running."""
         if not soft:
+            self._is_killed = True
             self._release_after_death()
         return super().on_timeout(soft, timeout)
 
     def _announce_revoked(self, reason: str, terminated: bool, *args: Any) -> Any:  # noqa: FBT001
         if terminated:
+            self._is_killed = True
             self._release_after_death()
         return super()._announce_revoked(reason, terminated, *args)
 
     def _announce_cancelled(self, *args: Any, **kwargs: Any) -> Any:
+        self._is_killed = True
         self._release_after_death()
         return super()._announce_cancelled(*args, **kwargs)
 
@@ -191,7 +200,11 @@ class GatedRequest(Request):
             Thread(target=self._wait_for_death, name="steindamm-death-watch", daemon=True).start()
 
     def _wait_for_death(self) -> None:
+        """Nobody kills a process whose job raised the error of a time limit by itself."""
+        give_up = time.monotonic() + DOUBT
         while self._give_back is not None and not has_ended(self.worker_pid):
+            if not self._is_killed and time.monotonic() > give_up:
+                break
             time.sleep(LOOK)
         self.release()
 

@@ -10,6 +10,7 @@ from support.celery_workers import Entry
 ENDINGS: dict[str, dict[str, float]] = {
     "return": {},
     "raise": {},
+    "feign a time limit": {},
     "soft limit": {"soft_time_limit": 0.5},
     "hard limit": {"time_limit": 0.5},
     "be killed": {},

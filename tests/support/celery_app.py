@@ -11,7 +11,7 @@ from typing import Any
 
 import redis
 from celery import Celery, Task
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from celery.worker.request import Request
 
 from steindamm import SyncSemaphore, SyncTokenBucket
@@ -66,6 +66,8 @@ def do(task: Any, label: str, how: str, seconds: float) -> str:
     record("start", label, task.request.retries, os.getpid())
     if how == "raise":
         raise ValueError(label)
+    if how == "feign a time limit":
+        raise TimeLimitExceeded(1)
     if how == "retry" and task.request.retries == 0:
         raise task.retry(exc=ValueError("for its own reason"), countdown=0)
     if how == "be killed":
@@ -100,11 +102,6 @@ def unlimited(label: str, seconds: float = 0) -> str:
 
 @app.task(bind=True, base=RateLimitedTask, limiter=limit_of, max_retries=1)
 def work(self: Any, limit: Any, label: str, how: str = "return", seconds: float = 0) -> str:
-    return do(self, label, how, seconds)
-
-
-@app.task(bind=True, base=RateLimitedTask, limiter=limit_of, max_retries=1, acks_late=True)
-def work_acked_late(self: Any, limit: Any, label: str, how: str = "return", seconds: float = 0) -> str:
     return do(self, label, how, seconds)
 
 

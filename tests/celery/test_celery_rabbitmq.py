@@ -1,0 +1,48 @@
+"""The same with RabbitMQ as the broker: jobs are held, go back, and come in their turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+
+import pytest
+from support.celery_workers import PATIENCE, Farm
+from support.rabbitmq import RabbitMQ, rabbitmq_binary
+
+from steindamm import SyncTokenBucket
+
+pytestmark = pytest.mark.skipif(
+    rabbitmq_binary() is None or find_spec("pika") is None, reason="no RabbitMQ is installed, or no pika to see it with"
+)
+
+
+@pytest.fixture(scope="module")
+def rabbits(make_farm: Callable[..., Farm], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    """Two workers of a RabbitMQ."""
+    binary = rabbitmq_binary()
+    assert binary
+    with RabbitMQ(binary, tmp_path_factory.mktemp("rabbitmq")) as broker:
+        farm = make_farm(broker_url=broker.url)
+        for _ in range(2):
+            farm.start(concurrency=2, ready=False)
+        farm.wait_until_ready()
+        yield farm
+        farm.stop()
+
+
+def test_a_retry_and_a_body_that_was_refused_keep_what_they_are(rabbits: Farm, label: str) -> None:
+    assert rabbits.send("work", [label, "20/s", 1], label, "retry").get(timeout=PATIENCE) == label
+    assert [start.more[0] for start in rabbits.journal("start", label)] == ["0", "1"]
+    SyncTokenBucket(label, capacity=1, refill_frequency=0.5, connection=rabbits.limits.url).reserve()
+    assert rabbits.send("refused_inside", label, label, 0.5).get(timeout=PATIENCE) == label
+    assert [entry.more[0] for entry in rabbits.journal("entered", label)] == ["0", "0"]
+
+
+def test_held_jobs_run_once_though_their_worker_ends(rabbits: Farm, label: str) -> None:
+    for number in range(12):
+        rabbits.send("work", [label, "5/s", 1], f"{label} {number}")
+    rabbits.wait_for("start", label, count=3)
+    assert rabbits.workers[0].end() == 0
+    starts = rabbits.wait_for("start", label, count=12)
+    assert len({start.job for start in starts}) == len(starts) == 12
+    assert max(start.at for start in starts) - min(start.at for start in starts) >= 11 / 5 * 0.9
