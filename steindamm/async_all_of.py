@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Any
 
@@ -13,7 +14,8 @@ from steindamm.answers import Answer
 from steindamm.async_semaphore import AsyncSemaphore, comes, waker
 from steindamm.backends.memory import MEMORY
 from steindamm.backends.memory_all_of import AsyncMemoryAllOf
-from steindamm.background import in_background, to_its_end
+from steindamm.background import in_background
+from steindamm.errors import SteindammError
 from steindamm.permits import Permit
 from steindamm.reservations import AsyncReservation
 from steindamm.rules import semaphore
@@ -52,7 +54,7 @@ class AsyncAllOf(AllOf):
             NoTokensAvailableError: One of them is a quota that is spent.
             LimiterUnavailableError: Redis did not answer.
         """
-        handed, backend = asyncio.Event(), self._backend
+        handed = asyncio.Event()
         visit = self._visit(waker(handed))
         try:
             while not visit.is_granted:
@@ -60,7 +62,7 @@ class AsyncAllOf(AllOf):
                 await self._come(visit, await self._ask(visit, visit.patient_request()), handed)
             return self._permit(visit)
         except BaseException as error:
-            await self._leave_after(error, visit, backend)
+            await self._leave_after(error, visit)
             raise
 
     async def try_acquire(self) -> AllOfPermit | None:
@@ -128,11 +130,10 @@ class AsyncAllOf(AllOf):
             await self._leave(visit)
 
     async def _ask_once(self, visit: Visit, request: Request) -> Decision:
-        backend = self._backend
         try:
             return await self._ask(visit, request)
         except BaseException as error:
-            await self._leave_after(error, visit, backend)
+            await self._leave_after(error, visit)
             raise
 
     async def _ask(self, visit: Visit, request: Request) -> Decision:
@@ -159,7 +160,6 @@ class AsyncAllOf(AllOf):
         booked = visit.booked(decision)
         backend, sleeper = limiter._backend, AsyncBooked(booked, limiter.cost)
         turns = backend.turns
-        turns.hear(booked.changed)
         visit.turns[which] = 0.0
         try:
             if turns.join(sleeper):
@@ -187,23 +187,25 @@ class AsyncAllOf(AllOf):
 
     async def _leave(self, visit: Visit) -> None:
         """Give back all that it has and will not use."""
-        await self._give(visit.gift(used=False))
+        for limiter, ticket in visit.places():
+            await limiter._backend.leave(ticket, used=False)
+        with suppress(SteindammError):
+            for limiter, gift in visit.gifts():
+                await limiter._backend.ask(gift)
+
+    async def _leave_after(self, error: BaseException, visit: Visit) -> None:
+        """The same; a cancellation does not cut it short, and a task that is dropped awaits nothing."""
+        if isinstance(error, GeneratorExit):
+            for limiter, ticket in visit.places():
+                limiter._backend.abandon(ticket)
+        else:
+            await asyncio.shield(in_background(self._leave(visit)))
 
     async def _release(self, visit: Visit) -> None:
-        """Give back what it has used and does not need any more."""
-        await self._give(visit.gift(used=True))
-
-    async def _give(self, gift: Request | None) -> None:
-        """A cancellation does not keep it."""
-        if gift is not None:
-            await to_its_end(self._backend.give_back(gift))
-
-    async def _leave_after(self, error: BaseException, visit: Visit, backend: Any) -> None:
-        """Leave whatever happened; where a coroutine is closed nobody can await it any more."""
-        if not isinstance(error, GeneratorExit):
-            await self._leave(visit)
-        elif (gift := visit.gift(used=False)) is not None:
-            backend.abandon(gift)
+        """However one ends that is cancelled, the others are given back."""
+        async with AsyncExitStack() as stack:
+            for limiter, ticket in visit.places():
+                stack.push_async_callback(limiter._backend.leave, ticket)
 
     async def __aenter__(self) -> AllOfPermit:
         return self._blocks.begin(await self.acquire())
