@@ -38,23 +38,24 @@ def labels(label: str, count: int) -> list[str]:
     return [f"{label} {number}" for number in range(count)]
 
 
-def send_and_let_others_pass(farm: Farm, label: str, limits: list[list[Any]], count: int = 10) -> list[Any]:
-    """Send limited jobs, and see unlimited ones pass."""
-    jobs = [farm.send("work", limit, f"{label} {number}") for limit in limits for number in range(count)]
+def send_and_let_others_pass(farm: Farm, label: str, limits: list[list[Any]]) -> None:
+    """Send ten jobs for each limit, and see unlimited ones pass."""
+    for limit in limits:
+        for name in labels(label, 10):
+            farm.send("work", limit, name)
     for name in labels(label, 5):
         farm.send("unlimited", name)
     farm.wait_for("unlimited", label, count=5)
     assert farm.journal("start", label) == []
-    return jobs
 
 
 def test_a_worker_that_starts_without_the_server_holds_jobs_until_it_is_there(
     outages: Farm, limits: Server, label: str
 ) -> None:
-    jobs = send_and_let_others_pass(outages, label, [[f"{label} rate", "50/s", 1], [f"{label} slot", 1, 60.0]])
+    send_and_let_others_pass(outages, label, [[f"{label} rate", "50/s", 1], [f"{label} slot", 1, 60.0]])
     limits.start()
-    assert {job.get(timeout=PATIENCE) for job in jobs} == set(labels(label, 10))
-    assert len(outages.journal("start", label)) == 20
+    outages.wait_for("end", label, count=20)
+    assert sorted(start.job for start in outages.journal("start", label)) == sorted(2 * labels(label, 10))
     assert {start.more[0] for start in outages.journal("start", label)} == {"0"}
 
 
@@ -62,34 +63,38 @@ def test_jobs_are_held_while_the_server_stands_still(outages: Farm, limits: Serv
     for kind in ([f"{label} rate", "50/s", 1], [f"{label} slot", 1, 60.0]):
         outages.send("work", kind, "before").get(timeout=PATIENCE)
     limits.signal(signal.SIGSTOP)
-    jobs = send_and_let_others_pass(outages, label, [[f"{label} rate", "50/s", 1], [f"{label} slot", 1, 60.0]])
+    send_and_let_others_pass(outages, label, [[f"{label} rate", "50/s", 1], [f"{label} slot", 1, 60.0]])
     limits.signal(signal.SIGCONT)
-    assert {job.get(timeout=PATIENCE) for job in jobs} == set(labels(label, 10))
-    assert len(outages.journal("start", label)) == 20
+    outages.wait_for("end", label, count=20)
+    assert sorted(start.job for start in outages.journal("start", label)) == sorted(2 * labels(label, 10))
 
 
 def test_a_slot_that_could_not_be_given_back_comes_back_with_the_server(
     outages: Farm, limits: Server, label: str
 ) -> None:
-    holder = outages.send("work", [label, 1, 60.0], f"{label} holder", "sleep", 0.5)
+    outages.send("work", [label, 1, 60.0], f"{label} holder", "sleep", 0.5)
     outages.wait_for("start", f"{label} holder")
     limits.signal(signal.SIGSTOP)
-    assert holder.get(timeout=PATIENCE) == f"{label} holder"
-    following = outages.send("work", [label, 1, 60.0], f"{label} next")
+    outages.wait_for("end", f"{label} holder")
+    outages.send("work", [label, 1, 60.0], f"{label} next")
     send_and_let_others_pass(outages, f"others {label}", [])
     limits.signal(signal.SIGCONT)
-    assert following.get(timeout=PATIENCE) == f"{label} next"
+    outages.wait_for("end", f"{label} next")
 
 
 def test_jobs_that_wait_outlast_a_server_that_loses_its_memory(outages: Farm, limits: Server, label: str) -> None:
-    jobs = [outages.send("work", [label, "10/s", 1], name) for name in labels(label, 20)]
+    early, late = labels(label, 20), labels(f"{label} late", 5)
+    for name in early:
+        outages.send("work", [label, "10/s", 1], name)
     outages.wait_for("start", label, count=3)
     limits.kill()
-    jobs += [outages.send("work", [label, "10/s", 1], name) for name in labels(f"{label} late", 5)]
-    outages.send("unlimited", label).get(timeout=PATIENCE)
+    for name in late:
+        outages.send("work", [label, "10/s", 1], name)
+    outages.send("unlimited", label)
+    outages.wait_for("unlimited", label)
     limits.start()
-    assert len({job.get(timeout=PATIENCE) for job in jobs}) == 25
-    assert len(outages.journal("start", label)) == 25
+    outages.wait_for("end", label, count=25)
+    assert sorted(start.job for start in outages.journal("start", label)) == sorted(early + late)
 
 
 def test_a_job_that_may_not_wait_that_long_fails_while_the_server_is_away(
