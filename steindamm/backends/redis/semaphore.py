@@ -45,13 +45,14 @@ class SemaphoreWire:
         self.keys = (prefix, *(f"{prefix}:{part}" for part in PARTS))
         self.terms = semaphore_terms(settings)
         self.identity = (prefix, self.terms)
+        self._packed_terms = [TERMS.pack(*self.terms, counted) for counted in (False, True)]
         self.lease = self.terms.lease / MICROSECONDS
         self.presence = self.terms.presence / MICROSECONDS
 
     def encoded(self, requests: list[Request], *, counted: bool) -> tuple[Any, ...]:
         """The script's arguments."""
         return (
-            TERMS.pack(*self.terms, counted),
+            self._packed_terms[counted],
             b"".join([REQUEST.pack(what, number, stay, slack) for what, _, number, stay, slack in requests]),
             *[request.asker.id for request in requests],
         )
