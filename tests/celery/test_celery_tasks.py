@@ -149,7 +149,7 @@ def test_tasks_of_every_make_are_held_to_their_limit(farm: Any, label: str, task
     assert max(starts) - min(starts) >= 3 / 4 * 0.9
     if task.startswith("hooked"):
         assert len(farm.journal("called", label)) == 4
-        assert len(farm.journal("accepted", label)) == 4
+        assert len(farm.wait_for("accepted", label, count=4)) == 4
 
 
 def test_a_task_with_a_strategy_of_its_own_is_held_to_slots_in_its_pool_process(farm: Any, label: str) -> None:
