@@ -39,6 +39,7 @@ class SeveralSlots:
     """
 
     def __init__(self, groups: Sequence[Group], limiters: Sequence[Any]) -> None:
+        self.link = groups[0][1].link
         self._groups = groups
         self._limiters = limiters
 
