@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
+
+from steindamm.joining import MOST
 
 HEADER = "steindamm"
 MOST_DEFERRALS = 1_000_000
+
+Turn: TypeAlias = "float | tuple[float | None, ...]"
+"""What a limiter gave; of several at once, what each gave that gave one."""
 
 
 class Booking(NamedTuple):
@@ -17,14 +22,15 @@ class Booking(NamedTuple):
 
     Parameters:
         limiter: The name of the limiter that gave the turn.
-        turn: What to come back with: a turn of a bucket, or an arrival number at a semaphore.
+        turn: What to come back with: a turn of a bucket, or an arrival number at a semaphore; of several limits
+            at once, one of each that gave one.
         since: When the job was deferred first, in Unix seconds.
         until: Until when there is no use in asking, in Unix seconds; where a queue delivers early, on purpose.
         deferrals: How often it was deferred.
     """
 
     limiter: str = ""
-    turn: float | None = None
+    turn: Turn | None = None
     since: float | None = None
     until: float | None = None
     deferrals: int = 0
@@ -37,7 +43,7 @@ class Booking(NamedTuple):
         limiter, deferrals = written.get("limiter"), written.get("deferrals")
         return cls(
             limiter if isinstance(limiter, str) else "",
-            _moment(written.get("turn")),
+            _turn(written.get("turn")),
             _moment(written.get("since")),
             _moment(written.get("until")),
             min(deferrals, MOST_DEFERRALS) if type(deferrals) is int and deferrals > 0 else 0,
@@ -47,11 +53,17 @@ class Booking(NamedTuple):
         """The booking as JSON can hold it."""
         return self._asdict()
 
-    def turn_at(self, limiter: str) -> float | None:
+    def turn_at(self, limiter: str) -> Turn | None:
         """The turn to come back with, if this limiter gave it."""
         return self.turn if self.limiter == limiter else None
 
-    def deferred(self, limiter: str, turn: float | None, now: float) -> Booking:
+    @property
+    def place(self) -> float:
+        """By which those who wait are put in order: the turn, of several the last."""
+        turns = self.turn if isinstance(self.turn, tuple) else (self.turn,)
+        return max((turn for turn in turns if turn is not None), default=0.0)
+
+    def deferred(self, limiter: str, turn: Turn | None, now: float) -> Booking:
         """The booking after one more deferral, at `now` in Unix seconds."""
         return Booking(limiter, turn, now if self.since is None else self.since, None, self.deferrals + 1)
 
@@ -62,6 +74,12 @@ class Booking(NamedTuple):
     def waited(self, now: float) -> float:
         """Seconds since the first deferral."""
         return 0.0 if self.since is None else max(0.0, now - self.since)
+
+
+def _turn(value: object) -> Turn | None:
+    if isinstance(value, (list, tuple)):
+        return tuple(_moment(each) for each in value) if len(value) <= MOST else None
+    return _moment(value)
 
 
 def _moment(value: object) -> float | None:

@@ -21,8 +21,9 @@ from steindamm.errors import (
 from steindamm.integrations.bookings import Booking
 from steindamm.integrations.job_limits import MAX_BOOKING, Claim, JobLimit
 from steindamm.permits import SlotPermit
-from steindamm.sync_semaphore import SyncSemaphore
+from steindamm.several_limits import AllOf, AllOfPermit
 from steindamm.token_bucket import TokenBucket
+from steindamm.visits import LITTLE
 
 UNAVAILABLE_WAIT = 1.0
 """Seconds after which a backend that did not answer is asked again, half of it and half at random."""
@@ -89,7 +90,8 @@ def decide(
         claim: What it asks for.
         booking: What it carries.
         accept: The longest wait for the start, in seconds, that the worker can bear.
-        wake: At a semaphore: called when the job is handed a slot; without it the job goes away.
+        wake: At a semaphore: called when the job is handed a slot; without it the job goes away. From several
+            limits at once it always does.
     """
     now = time.time()
     limiter: Any = claim.limiter
@@ -130,8 +132,15 @@ def unanswered(job: JobLimit, claim: Claim, booking: Booking, error: LimiterUnav
 
 def release(claim: Claim, start: Start) -> None:
     """Give back what a job that has ended held at a sync limiter."""
-    if isinstance(claim.limiter, SyncSemaphore) and isinstance(start.answer.permit, SlotPermit):
-        claim.limiter.release(start.answer.permit)
+    limiter: Any = claim.limiter
+    if holds_slots(start):
+        limiter.release(start.answer.permit)
+
+
+def holds_slots(start: Start) -> bool:
+    """Whether a job that starts has to give anything back when it has ended."""
+    permit = start.answer.permit
+    return permit.has_slots if isinstance(permit, AllOfPermit) else isinstance(permit, SlotPermit)
 
 
 def defer_refused_body(job: JobLimit, booking: Booking, error: MaxSleepExceededError) -> Defer | Fail:
@@ -154,9 +163,14 @@ def time_left(job: JobLimit, booking: Booking, now: float) -> float:
 def _question(
     job: JobLimit, claim: Claim, booking: Booking, now: float, accept: float, wake: Callable[[], None] | None
 ) -> dict[str, Any]:
-    turn = booking.turn_at(claim.limiter.name)
-    if isinstance(claim.limiter, TokenBucket):
-        return {"cost": claim.cost, "accept": accept, "horizon": _horizon(job, booking, now), "turn": turn}
+    limiter, horizon = claim.limiter, _horizon(job, booking, now)
+    turn = booking.turn_at(limiter.name)
+    if isinstance(limiter, AllOf):
+        turn = turn if isinstance(turn, tuple) and len(turn) == limiter.turns else None
+        return {"turn": turn, "accept": min(accept, LITTLE), "horizon": horizon, "slack": UNAVAILABLE_WAIT}
+    turn = None if isinstance(turn, tuple) else turn
+    if isinstance(limiter, TokenBucket):
+        return {"cost": claim.cost, "accept": accept, "horizon": horizon, "turn": turn}
     return {"turn": turn, "slack": UNAVAILABLE_WAIT, "wake": wake}
 
 
@@ -172,11 +186,13 @@ def _decided(job: JobLimit, claim: Claim, booking: Booking, now: float, answer: 
     if isinstance(answer.turn, (int, float)) and (patience > 0 or answer.ticket is None):
         wait = answer.wait if answer.ticket is None else min(answer.wait, patience)
         return Defer(wait, booking.deferred(name, answer.turn, now), answer)
+    refuser = answer.limiter or name
     if answer.wait == math.inf:
-        return Fail(NoTokensAvailableError(name))
+        return Fail(answer.error or NoTokensAvailableError(refuser))
     if answer.wait > patience or answer.ticket is not None:
-        return Fail(MaxSleepExceededError(name, answer.wait, job.max_deferral))
-    return Defer(_later(answer.wait), booking.deferred(name, None, now))
+        return Fail(MaxSleepExceededError(refuser, answer.wait, job.max_deferral))
+    kept = booking.turn_at(name) if isinstance(claim.limiter, AllOf) else None
+    return Defer(_later(answer.wait), booking.deferred(name, kept, now))
 
 
 def _later(wait: float) -> float:

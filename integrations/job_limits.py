@@ -7,18 +7,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
+from steindamm.async_all_of import AsyncAllOf
 from steindamm.async_semaphore import AsyncSemaphore
 from steindamm.async_token_bucket import AsyncTokenBucket
 from steindamm.checks import checked_seconds
 from steindamm.errors import wrong_kind
+from steindamm.joining import all_of
 from steindamm.semaphore import Semaphore
+from steindamm.several_limits import AllOf
+from steindamm.sync_all_of import SyncAllOf
 from steindamm.sync_semaphore import SyncSemaphore
 from steindamm.sync_token_bucket import SyncTokenBucket
 from steindamm.token_bucket import TokenBucket
 
-Limiter = TokenBucket | Semaphore
-SYNC = (SyncTokenBucket, SyncSemaphore)
-ASYNC = (AsyncTokenBucket, AsyncSemaphore)
+Limiter = TokenBucket | Semaphore | AllOf
+SYNC = (SyncTokenBucket, SyncSemaphore, SyncAllOf)
+ASYNC = (AsyncTokenBucket, AsyncSemaphore, AsyncAllOf)
 MAX_BOOKING = 3_600.0
 """Seconds ahead that a turn may be booked."""
 
@@ -40,10 +44,11 @@ class JobLimit:
     """The limit of all jobs of one task, checked when the task is defined.
 
     Parameters:
-        limiter: A limiter, or a function of the job's arguments that returns one (or None: this job is not
-            limited), or None.
+        limiter: A limiter, or a list of several, or a function of the job's arguments that returns one or a list
+            (or None: this job is not limited), or None. In a list, a pair of a token bucket and its cost (a number,
+            or a function of the job's arguments) may stand in place of a bucket.
         cost: Tokens that a job takes, or a function of the job's arguments that returns them; by default what
-            the limiter takes.
+            the limiter takes. Of several, each token bucket that is named without a cost takes them.
         max_sleep: The longest wait, in seconds, for which a job keeps its place in the worker.
         max_deferral: Seconds after its first deferral at which a job fails; None for never.
         kinds: The classes of limiters that the queue can use: `SYNC` or `ASYNC`.
@@ -57,7 +62,7 @@ class JobLimit:
     cost: Any = None
     max_sleep: float = 0.0
     max_deferral: float | None = None
-    kinds: tuple[type, type] = SYNC
+    kinds: tuple[type, ...] = SYNC
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "max_sleep", checked_seconds("max_sleep", self.max_sleep))
@@ -68,6 +73,8 @@ class JobLimit:
         if is_function(self.limiter):
             if self.cost is not None and not is_function(self.cost):
                 checked_seconds("cost", self.cost)
+        elif isinstance(self.limiter, (list, tuple)):
+            self._check_several(self.limiter)
         elif self.limiter is not None:
             limiter = self._checked(self.limiter, "a limiter, or a function of the job's arguments that returns one")
             if self.cost is not None and not is_function(self.cost):
@@ -86,15 +93,39 @@ class JobLimit:
         Raises:
             Exception: Whatever the job's functions raise; a TypeError or ValueError where they return nonsense.
         """
-        limiter = self.limiter
-        if is_function(limiter):
-            limiter = limiter(*args, **kwargs)
-            if limiter is not None:
-                self._checked(limiter, "a function that returns a limiter, or None")
+        limiter = _for_job(self.limiter, args, kwargs)
         if limiter is None:
             return None
-        cost = self.cost(*args, **kwargs) if is_function(self.cost) else self.cost
+        cost = _for_job(self.cost, args, kwargs)
+        if isinstance(limiter, (list, tuple)):
+            return Claim(self._joined(limiter, cost, args, kwargs))
+        self._checked(limiter, "a function that returns a limiter, a list of several, or None")
         return Claim(limiter, None if cost is None else _checked_cost(limiter, cost))
+
+    def _check_several(self, limiters: Sequence[Any]) -> None:
+        """Refuse what can't be meant; several whose costs are known are one limiter from now on."""
+        costs = [each[1] for each in limiters if isinstance(each, tuple) and len(each) == 2]
+        for cost in costs:
+            _check_plain("cost", cost)
+        if any(map(is_function, (*costs, self.cost))):
+            named: list[Any] = [self._part(each)[0] for each in limiters]
+            all_of(*named)
+            return
+        object.__setattr__(self, "limiter", self._joined(limiters, self.cost, (), {}))
+        object.__setattr__(self, "cost", None)
+
+    def _joined(self, limiters: Sequence[Any], cost: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Limiter:
+        parts: list[Any] = []
+        for limiter, own in map(self._part, limiters):
+            taken = cost if own is None and isinstance(limiter, TokenBucket) else _for_job(own, args, kwargs)
+            parts.append(limiter if taken is None else (limiter, taken))
+        joined = all_of(*parts)
+        return joined if len(joined.limiters) > 1 else cast("Limiter", joined.limiters[0])
+
+    def _part(self, given: Any) -> tuple[Limiter, Any]:
+        """A limiter of several, and its cost."""
+        limiter, cost = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+        return self._checked(limiter, "a limiter, or a pair of a token bucket and its cost"), cost
 
     def _checked(self, limiter: Any, wanted: str) -> Limiter:
         if isinstance(limiter, self.kinds):
@@ -111,6 +142,11 @@ def is_function(value: Any) -> bool:
     return callable(value) and not isinstance(value, (*SYNC, *ASYNC, type))
 
 
+def _for_job(setting: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """A setting as it is for a job with these arguments."""
+    return setting(*args, **kwargs) if is_function(setting) else setting
+
+
 def _check_plain(setting: str, given: Any) -> None:
     if inspect.iscoroutinefunction(given):
         raise TypeError(f"{setting} must be a plain function: it is called, and not awaited")
@@ -119,4 +155,6 @@ def _check_plain(setting: str, given: Any) -> None:
 def _checked_cost(limiter: Limiter, cost: Any) -> float:
     if isinstance(limiter, TokenBucket):
         return limiter.settings.checked_cost("cost", cost)
+    if isinstance(limiter, AllOf):
+        raise TypeError("cost must be named with each of several limiters, as in all_of(a, (b, 5)), or with their list")
     raise TypeError("cost must be left out for a semaphore: a job takes one slot")

@@ -1,11 +1,12 @@
 -- Decides on requests to several limits at once, in their order.
 --
--- KEYS     of each limit what its own script has: one of a bucket, five of a semaphore
+-- KEYS     of each limit what its own script has: one of a bucket, six of a semaphore
 -- ARGV[1]  the limits' kinds, a letter each: b a bucket, s a semaphore
 -- ARGV[2]  their terms, one after the other, as their own scripts have them
 -- ARGV[3]  the requests, in doubles: longest wait accepted (us), horizon of bookings (us), stay (0 no, 1 listening,
---          2 away), slack (us), whether to look only (0 or 1); then for each limit the cost (tokens) and the turn or
---          arrival number that the asker brings along (0 none)
+--          2 away), slack (us), what (0 take, 1 look what a take would be answered, 2 give back what was granted, 3 give
+--          back what was booked); then for each limit the cost (tokens) and the turn or arrival number that the asker
+--          brings along (0 none), or to give back: the turn, or for how long a slot was held (us, below 0 for not used)
 -- ARGV[4…] who asks, for each request and each of its semaphores: "<process>:<count>"
 --
 -- Returns for each request, in integers: the verdict (0 refused, 1 granted, 2 waiting, 3 a cost above a capacity),
@@ -25,7 +26,7 @@ local function load_parts()
       part.key, part.state, key = KEYS[key], load_bucket(KEYS[key], terms, now), key + 1
     else
       terms.capacity, terms.lease, terms.presence, terms.counted, at = struct.unpack('<dddd', packed_terms, at)
-      part.state, key = load_semaphore(key, terms), key + 5
+      part.state, key = load_semaphore(key, terms), key + 6
     end
     part.terms, parts[i] = terms, part
   end
@@ -46,9 +47,8 @@ end
 local parts, at, asker, reply = load_parts(), 1, 4, {}
 while at <= #requests do
   local request, asks = {}, {}
-  request.accept, request.horizon, request.stay, request.slack, request.just_look, at =
+  request.accept, request.horizon, request.stay, request.slack, request.what, at =
     struct.unpack('<ddddd', requests, at)
-  request.just_look = request.just_look == 1
   for i, part in ipairs(parts) do
     local ask = {}
     ask.cost, ask.turn, at = struct.unpack('<dd', requests, at)

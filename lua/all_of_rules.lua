@@ -1,9 +1,10 @@
 -- The rules of several limits at once, as in steindamm/rules/all_of.py, which explains them; times in microseconds.
 -- A part is one of the limits: kind ('b' a bucket, 's' a semaphore), terms, state, key (of a bucket), touched; of a
 -- bucket at this moment: view (the terms in force), time (on its clock), clock (nil where that is the server's).
--- ask: cost, turn, asker. request: accept, horizon, stay, slack, just_look. look: verdict, wait, turn.
+-- ask: cost, turn, asker. request: accept, horizon, stay, slack, what. look: verdict, wait, turn.
 
 local TOO_MUCH = 3
+local LOOK, GIVE_BACK, GIVE_BOOKINGS_BACK = 1, 2, 3
 
 local function real(part, turn)
   local wait = turn - part.time
@@ -45,9 +46,9 @@ end
 
 local function look_at_semaphore(part, now, ask, request)
   local s = part.state
-  s.capacity = part.terms.capacity
+  s.capacity = slots(part.terms, s)
   tend(s, part.terms, now)
-  if s.held < s.capacity or redis.call('ZSCORE', s.leases_key, ask.asker) then
+  if has_room(s, now) or redis.call('ZSCORE', s.leases_key, ask.asker) then
     return { verdict = GRANTED, wait = 0 }
   end
   drop_vanished(s, now)
@@ -130,9 +131,30 @@ local function decides(one, other)
   return one.wait > other.wait
 end
 
+local function give_all_back(parts, now, asks, booked)
+  for i, part in ipairs(parts) do
+    local ask = asks[i]
+    if part.kind == 's' then
+      leave(part.state, part.terms, now, ask.asker, ask.turn)
+    elseif ask.turn ~= 0 then
+      part.touched = true
+      if part.state.live then
+        live_rules().decide(part.terms, part.state, now, booked and 3 or 2, ask.cost, 0, 0, ask.turn)
+      else
+        give_back(part.terms, part.state, now, ask.cost, ask.turn, booked)
+      end
+    end
+  end
+end
+
 -- The verdict, the limit that decided, the wait, and what each gave.
 local function decide_all(parts, now, asks, request)
   local looks, which, given = {}, 1, {}
+  if request.what >= GIVE_BACK then
+    give_all_back(parts, now, asks, request.what == GIVE_BOOKINGS_BACK)
+    for i = 1, #parts do given[i] = 0 end
+    return GRANTED, 1, 0, given
+  end
   for i, part in ipairs(parts) do
     looks[i] = (part.kind == 'b' and look_at_bucket or look_at_semaphore)(part, now, asks[i], request)
     given[i] = 0
@@ -140,7 +162,7 @@ local function decide_all(parts, now, asks, request)
   end
   local look = looks[which]
   local verdict, wait = look.verdict, look.wait
-  if request.just_look then return verdict, which, wait, given end
+  if request.what == LOOK then return verdict, which, wait, given end
   if verdict == GRANTED then
     for i, part in ipairs(parts) do given[i] = take_from(part, now, asks[i], looks[i], wait) end
     return verdict, which, wait, given

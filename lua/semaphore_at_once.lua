@@ -27,8 +27,9 @@ do
       return {1, fence, 0}
     end
 
-    if quiet and what == 1 and redis.call('ZREM', KEYS[2], ARGV[3]) == 1 then
-      if number >= 0 then mean = mean ~= 0 and mean + (number - mean) * WEIGHT or number end
+    local is_short = number >= 0 and number < lease / 4
+    if quiet and what == 1 and is_short and redis.call('ZREM', KEYS[2], ARGV[3]) == 1 then
+      mean = mean ~= 0 and mean + (number - mean) * WEIGHT or number
       redis.call('SET', KEYS[1],
         pack(META, known, held - 1, listening, waiting, earliest, fading, now, fence, arrivals, mean,
           granted, deferred, refused, waited, until_leases, until_waiters),

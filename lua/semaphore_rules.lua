@@ -1,11 +1,12 @@
 -- The semaphore's rules, as in steindamm/rules/semaphore.py, which explains them; times in microseconds.
--- terms: capacity, lease, presence, counted (1 where PUBLISH counts every listener: no cluster).
+-- terms: capacity, lease, presence, counted (1 where PUBLISH counts every listener: no cluster). A state has live
+-- where something is changed while the semaphore runs: reopens, capacity, set_at, note.
 
 local ceil, floor, min, max, ENDLESS = math.ceil, math.floor, math.min, math.max, math.huge
 local LEAST_GUESS, WEIGHT, LONGEST_WAIT = 100000, 0.1, 366 * 86400000000
 local OUT, HOLDING, WAITING = 0, 1, 2
 local STAY_NO, STAY_LISTENING = 0, 1
-local META = '<dddddddddddddddd'
+local META, META_SIZE, LIVE, YEAR = '<dddddddddddddddd', 128, '<ddd', 366 * 86400000000
 
 local function earliest_of(key)
   local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
@@ -22,16 +23,25 @@ local function begin_semaphore(s, terms)
   s.until_leases, s.until_waiters = -ENDLESS, -ENDLESS
 end
 
--- The keys from KEYS[at] on: the state, the leases, those who listen, those who are away, the presence of both.
+local function unpack_live_semaphore(packed)
+  local live, at = {}, nil
+  live.reopens, live.capacity, live.set_at, at = struct.unpack(LIVE, packed, META_SIZE + 1)
+  live.note = string.sub(packed, at)
+  return live
+end
+
+-- The keys from KEYS[at] on: the state, the leases, those who listen, those who are away, the presence of both, and
+-- since when long leases are held.
 local function load_semaphore(at, terms)
   local s = {
     state_key = KEYS[at], leases_key = KEYS[at + 1], listening_key = KEYS[at + 2], away_key = KEYS[at + 3],
-    present_key = KEYS[at + 4],
+    present_key = KEYS[at + 4], since_key = KEYS[at + 5],
   }
   local packed = redis.call('GET', s.state_key)
   if packed then
     s.capacity, s.held, s.listening, s.waiting, s.earliest, s.fading, s.seen, s.fence, s.arrivals, s.mean,
       s.granted, s.deferred, s.refused, s.waited, s.until_leases, s.until_waiters = struct.unpack(META, packed)
+    if #packed > META_SIZE then s.live = unpack_live_semaphore(packed) end
   else
     begin_semaphore(s, terms)
   end
@@ -40,11 +50,26 @@ end
 
 -- What is kept lives twice as long as it must, so that most requests need not prolong it.
 local function save_semaphore(s, now, terms)
-  local needed = max(s.until_leases, s.until_waiters) - now
-  redis.call('SET', s.state_key,
-    struct.pack(META, s.capacity, s.held, s.listening, s.waiting, s.earliest, s.fading, s.seen, s.fence, s.arrivals,
-      s.mean, s.granted, s.deferred, s.refused, s.waited, s.until_leases, s.until_waiters),
-    'PX', ceil(max(needed, terms.lease) / 1000) + 1)
+  local needed, live = max(s.until_leases, s.until_waiters) - now, s.live
+  local packed = struct.pack(META, s.capacity, s.held, s.listening, s.waiting, s.earliest, s.fading, s.seen, s.fence,
+    s.arrivals, s.mean, s.granted, s.deferred, s.refused, s.waited, s.until_leases, s.until_waiters)
+  if live then
+    packed = packed .. struct.pack(LIVE, live.reopens, live.capacity, live.set_at) .. live.note
+    needed = max(needed, live.reopens - now, live.capacity >= 0 and YEAR or 0)
+  end
+  redis.call('SET', s.state_key, packed, 'PX', ceil(max(needed, terms.lease) / 1000) + 1)
+end
+
+local function slots(terms, s)
+  return s.live and s.live.capacity >= 0 and s.live.capacity or terms.capacity
+end
+
+local function has_room(s, now)
+  return s.held < s.capacity and (not s.live or now >= s.live.reopens)
+end
+
+local function opens_in(s, now)
+  return s.live and max(0, s.live.reopens - now) or 0
 end
 
 -- To be called after an end was added: a set that was empty is a new key.
@@ -68,6 +93,7 @@ end
 local function set_back(s, shift)
   s.earliest, s.fading = s.earliest - shift, s.fading - shift
   s.until_leases, s.until_waiters = s.until_leases - shift, s.until_waiters - shift
+  if s.live then s.live.reopens = s.live.reopens - shift end
   shift_ends(s.leases_key, shift)
   shift_ends(s.present_key, shift)
 end
@@ -118,7 +144,7 @@ end
 local function drop_vanished(s, now)
   if now < s.fading then return end
   for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', s.present_key, '-inf', now)) do forget(s, waiter) end
-  s.fading = earliest_of(s.present_key)
+  s.fading, s.waiting = earliest_of(s.present_key), redis.call('ZCARD', s.present_key)
 end
 
 local function guessed(s, now)
@@ -131,7 +157,9 @@ local function expected(s, now, number)
     local below = '(' .. string.format('%.17g', number)
     ahead = redis.call('ZCOUNT', s.listening_key, '-inf', below) + redis.call('ZCOUNT', s.away_key, '-inf', below)
   end
-  return min(ceil((ahead + 1) * mean / s.capacity), LONGEST_WAIT)
+  local closed = opens_in(s, now)
+  if closed > 0 then ahead = max(-1, ahead - max(0, s.capacity - s.held)) end
+  return min(ceil(closed + (ahead + 1) * mean / s.capacity), LONGEST_WAIT)
 end
 
 -- Tells the process that `waiter` belongs to. False where it is certain that nobody heard it.
@@ -142,7 +170,7 @@ local function tell(terms, waiter, fence)
 end
 
 local function hand_over(s, terms, now)
-  while s.listening > 0 and s.held < s.capacity do
+  while s.listening > 0 and has_room(s, now) do
     local waiter, number = unpack(redis.call('ZPOPMIN', s.listening_key))
     if not waiter then
       s.listening = 0
@@ -156,14 +184,20 @@ local function hand_over(s, terms, now)
   end
 end
 
+local function end_leases(s, now)
+  for _, holder in ipairs(redis.call('ZRANGEBYSCORE', s.leases_key, '-inf', now)) do
+    redis.call('ZREM', s.leases_key, holder)
+    redis.call('HDEL', s.since_key, holder)
+  end
+  s.held = redis.call('ZCARD', s.leases_key)
+  s.earliest = earliest_of(s.leases_key)
+end
+
 local function tend(s, terms, now)
   if now < s.seen then set_back(s, s.seen - now) end
   s.seen = now
-  if now >= s.earliest then
-    redis.call('ZREMRANGEBYSCORE', s.leases_key, '-inf', now)
-    s.held = redis.call('ZCARD', s.leases_key)
-    s.earliest = earliest_of(s.leases_key)
-  end
+  if s.live and s.live.capacity < 0 and now >= s.live.reopens then s.live = nil end
+  if now >= s.earliest then end_leases(s, now) end
   if s.listening > 0 then hand_over(s, terms, now) end
 end
 
@@ -200,7 +234,7 @@ local function step_in(s, terms, now, asker, number, stay, slack)
   if place > 0 then number = place end
   if number < 0 or number > max(s.arrivals, now) then number = 0 end
   forget_away(s, number)
-  if s.held < s.capacity then
+  if has_room(s, now) then
     local fence = lease(s, asker, now, now + terms.lease, number > 0 and number or now)
     if fence then return HOLDING, fence, 0 end
     return renewed(s, terms, asker, now)
@@ -211,7 +245,7 @@ local function step_in(s, terms, now, asker, number, stay, slack)
 end
 
 local function enter(s, terms, now, asker, number, stay, slack)
-  s.capacity = terms.capacity
+  s.capacity = slots(terms, s)
   tend(s, terms, now)
   return step_in(s, terms, now, asker, number, stay, slack)
 end
@@ -221,6 +255,7 @@ local function leave(s, terms, now, asker, held)
   forget(s, asker)
   if redis.call('ZREM', s.leases_key, asker) == 0 then return OUT, 0, 0 end
   s.held = s.held - 1
+  if held < 0 or held >= terms.lease / 4 then redis.call('HDEL', s.since_key, asker) end
   if held >= 0 then s.mean = s.mean ~= 0 and s.mean + (held - s.mean) * WEIGHT or held end
   tend(s, terms, now)
   return HOLDING, 0, 0
@@ -233,9 +268,15 @@ local function give_up(s, terms, now, asker)
   return refused(s, now)
 end
 
+-- A lease that is renewed is a long one: from then on it is known since when it is held, for people.
 local function renew(s, terms, now, asker, number)
   tend(s, terms, now)
-  if redis.call('ZSCORE', s.leases_key, asker) then return renewed(s, terms, asker, now) end
+  if redis.call('ZSCORE', s.leases_key, asker) then
+    local standing, fence = renewed(s, terms, asker, now)
+    redis.call('HSETNX', s.since_key, asker, string.format('%.0f', number < 0 and -number or fence))
+    redis.call('PEXPIRE', s.since_key, ceil((s.until_leases - now) / 1000) + 1)
+    return standing, fence, 0
+  end
   if number > 0 then return step_in(s, terms, now, asker, number, STAY_LISTENING, 0) end
   return OUT, 0, 0
 end

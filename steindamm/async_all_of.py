@@ -6,7 +6,6 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Any
 
@@ -14,8 +13,7 @@ from steindamm.answers import Answer
 from steindamm.async_semaphore import AsyncSemaphore, comes, waker
 from steindamm.backends.memory import MEMORY
 from steindamm.backends.memory_all_of import AsyncMemoryAllOf
-from steindamm.background import in_background
-from steindamm.errors import SteindammError
+from steindamm.background import in_background, to_its_end
 from steindamm.permits import Permit
 from steindamm.reservations import AsyncReservation
 from steindamm.rules import semaphore
@@ -54,7 +52,7 @@ class AsyncAllOf(AllOf):
             NoTokensAvailableError: One of them is a quota that is spent.
             LimiterUnavailableError: Redis did not answer.
         """
-        handed = asyncio.Event()
+        handed, backend = asyncio.Event(), self._backend
         visit = self._visit(waker(handed))
         try:
             while not visit.is_granted:
@@ -62,7 +60,7 @@ class AsyncAllOf(AllOf):
                 await self._come(visit, await self._ask(visit, visit.patient_request()), handed)
             return self._permit(visit)
         except BaseException as error:
-            await self._leave_after(error, visit)
+            await self._leave_after(error, visit, backend)
             raise
 
     async def try_acquire(self) -> AllOfPermit | None:
@@ -130,10 +128,11 @@ class AsyncAllOf(AllOf):
             await self._leave(visit)
 
     async def _ask_once(self, visit: Visit, request: Request) -> Decision:
+        backend = self._backend
         try:
             return await self._ask(visit, request)
         except BaseException as error:
-            await self._leave_after(error, visit)
+            await self._leave_after(error, visit, backend)
             raise
 
     async def _ask(self, visit: Visit, request: Request) -> Decision:
@@ -160,6 +159,7 @@ class AsyncAllOf(AllOf):
         booked = visit.booked(decision)
         backend, sleeper = limiter._backend, AsyncBooked(booked, limiter.cost)
         turns = backend.turns
+        turns.hear(booked.changed)
         visit.turns[which] = 0.0
         try:
             if turns.join(sleeper):
@@ -187,25 +187,23 @@ class AsyncAllOf(AllOf):
 
     async def _leave(self, visit: Visit) -> None:
         """Give back all that it has and will not use."""
-        for limiter, ticket in visit.places():
-            await limiter._backend.leave(ticket, used=False)
-        with suppress(SteindammError):
-            for limiter, gift in visit.gifts():
-                await limiter._backend.ask(gift)
-
-    async def _leave_after(self, error: BaseException, visit: Visit) -> None:
-        """The same; a cancellation does not cut it short, and a task that is dropped awaits nothing."""
-        if isinstance(error, GeneratorExit):
-            for limiter, ticket in visit.places():
-                limiter._backend.abandon(ticket)
-        else:
-            await asyncio.shield(in_background(self._leave(visit)))
+        await self._give(visit.gift(used=False))
 
     async def _release(self, visit: Visit) -> None:
-        """However one ends that is cancelled, the others are given back."""
-        async with AsyncExitStack() as stack:
-            for limiter, ticket in visit.places():
-                stack.push_async_callback(limiter._backend.leave, ticket)
+        """Give back what it has used and does not need any more."""
+        await self._give(visit.gift(used=True))
+
+    async def _give(self, gift: Request | None) -> None:
+        """A cancellation does not keep it."""
+        if gift is not None:
+            await to_its_end(self._backend.give_back(gift))
+
+    async def _leave_after(self, error: BaseException, visit: Visit, backend: Any) -> None:
+        """Leave whatever happened; where a coroutine is closed nobody can await it any more."""
+        if not isinstance(error, GeneratorExit):
+            await self._leave(visit)
+        elif (gift := visit.gift(used=False)) is not None:
+            backend.abandon(gift)
 
     async def __aenter__(self) -> AllOfPermit:
         return self._blocks.begin(await self.acquire())

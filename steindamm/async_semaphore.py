@@ -11,17 +11,20 @@ from typing import Any, Self
 
 from steindamm.answers import Answer
 from steindamm.backends.memory import MEMORY, AsyncMemorySemaphore
+from steindamm.changing import AsyncChanging
 from steindamm.checks import checked_number, checked_seconds
 from steindamm.errors import SteindammError
 from steindamm.permits import SlotPermit
 from steindamm.reservations import AsyncReservation
+from steindamm.rules.changes import Change, Kind
+from steindamm.rules.live import UNSET
 from steindamm.rules.semaphore import Place, Standing, Stay
 from steindamm.semaphore import Semaphore, refuse_generator
 from steindamm.tickets import Ticket
 from steindamm.turns import SECOND
 
 
-class AsyncSemaphore(Semaphore):
+class AsyncSemaphore(AsyncChanging, Semaphore):
     """A limit on how many run at once, for asyncio; `steindamm.SyncSemaphore` is its twin and explains the model.
 
     Example:
@@ -67,7 +70,7 @@ class AsyncSemaphore(Semaphore):
         ticket = Ticket(backend.name, waker(handed))
         try:
             place = await backend.enter(ticket, 0.0, Stay.LISTENING)
-            if place.standing is Standing.WAITING and not await comes(handed, self._patience(ticket)):
+            if place.standing is Standing.WAITING and not await comes(handed, self._patience(ticket, place)):
                 place = await backend.give_up(ticket)
                 if place.standing is Standing.OUT:
                     raise self._refusal(place)
@@ -117,7 +120,12 @@ class AsyncSemaphore(Semaphore):
         await self._backend.leave(self._ticket_of(permit))
 
     async def ask(
-        self, *, turn: float | None = None, slack: float = 0.0, wake: Callable[[], object] | None = None
+        self,
+        *,
+        turn: float | None = None,
+        slack: float = 0.0,
+        wake: Callable[[], object] | None = None,
+        job: str | None = None,
     ) -> Answer:
         """Ask on behalf of a job, without waiting: start, come back, or be woken; see `Answer`.
 
@@ -126,15 +134,36 @@ class AsyncSemaphore(Semaphore):
             slack: Seconds that the job may be late when it comes back before its place is forgotten.
             wake: Called once, from any thread, when a job that had to wait is handed a slot, which may be before
                 this returns; `permit_of` then gives the permit. Without it the job goes away.
+            job: The job's id, which people see in `state`.
 
         Raises:
             LimiterUnavailableError: Redis did not answer.
         """
-        ticket = Ticket(self.name, wake)
+        ticket = Ticket(self.name, wake, job)
         stay = Stay.AWAY if wake is None else Stay.LISTENING
         number = 0.0 if turn is None else checked_number("turn", turn)
         place = await self._enter(ticket, number, stay, checked_seconds("slack", slack) * SECOND)
         return self._answer(ticket, place)
+
+    async def override(self, *, capacity: int, by: str | None = None) -> None:
+        """Give it another number of slots than the code has, for all processes, at once.
+
+        Those who hold a slot keep it. `state` tells what is in force, who set it and when. It holds until it is
+        cleared, or the semaphore was not used for a year.
+
+        Parameters:
+            capacity: How many slots there are, at least 1.
+            by: Who does it; by default this process.
+
+        Raises:
+            ValueError, TypeError: This is no such number.
+            LimiterUnavailableError: Redis did not answer.
+        """
+        await self._backend.change(self._overriding(by, capacity))
+
+    async def clear_override(self) -> None:
+        """Give it the slots that the code says."""
+        await self._backend.change(Change(Kind.OVERRIDE, (UNSET,)))
 
     async def give_back(self, answer: Answer) -> None:
         """Return the slot, or the place in the line, that an answer gave and nobody will use."""

@@ -8,9 +8,12 @@ from time import monotonic
 from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 
 from steindamm.answers import Answer
+from steindamm.changing import Changing, signed
+from steindamm.checks import checked_slots
 from steindamm.entered import Blocks
 from steindamm.errors import MaxSleepExceededError, wrong_kind
 from steindamm.permits import SlotPermit
+from steindamm.rules.changes import Change, Kind
 from steindamm.rules.semaphore import Place, Standing
 from steindamm.settings import SemaphoreSettings
 from steindamm.tickets import Ticket
@@ -20,7 +23,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Semaphore:
+class Semaphore(Changing):
     """The base of `SyncSemaphore` and `AsyncSemaphore`, which say how to use it."""
 
     _backend: Any
@@ -95,11 +98,16 @@ class Semaphore:
     def _refusal(self, place: Place) -> MaxSleepExceededError:
         return MaxSleepExceededError(self.name, place.wait / SECOND, self.settings.max_sleep)
 
-    def _patience(self, ticket: Ticket) -> float | None:
-        """Seconds that one who asks may still wait; None for ever."""
+    def _patience(self, ticket: Ticket, place: Place) -> float | None:
+        """Seconds that one who asks may still wait, none where it is closed for longer; None for ever."""
         if not self.settings.max_sleep:
             return None
-        return max(0.0, ticket.asked_at + self.settings.max_sleep - monotonic())
+        left = ticket.asked_at + self.settings.max_sleep - monotonic()
+        return left if left > place.closed / SECOND else 0.0
+
+    def _overriding(self, by: str | None, capacity: int) -> Change:
+        slots = checked_slots("capacity", capacity)
+        return Change(Kind.OVERRIDE, (slots,), signed(by, {"capacity": slots}))
 
     def _ticket_of(self, permit: SlotPermit) -> Ticket:
         if not isinstance(permit, Ticket):

@@ -49,6 +49,11 @@ class AllOfPermit(Permit):
         self.visit = visit
 
     @property
+    def has_slots(self) -> bool:
+        """Whether it holds any slot, which has to be given back."""
+        return any(isinstance(permit, Ticket) for permit in self.permits)
+
+    @property
     def lost(self) -> bool:
         """Whether the lease of any of its slots ran out because it could not be renewed."""
         return any(isinstance(permit, Ticket) and permit.lost for permit in self.permits)
@@ -75,6 +80,16 @@ class AllOf:
 
     def _connect(self) -> None:
         raise TypeError(f"{type(self).__name__} is no limiter by itself")
+
+    @property
+    def backend(self) -> Any:
+        """What decides on its requests."""
+        return self._backend
+
+    @property
+    def turns(self) -> int:
+        """How many turns a job that waits brings along, of which those that were not given are None."""
+        return len(self._asked)
 
     @property
     def name(self) -> str:
@@ -121,11 +136,15 @@ class AllOf:
     def _answer(self, visit: Visit, decision: Decision) -> Answer:
         verdict, which, wait, *_ = decision
         seconds, name = wait / SECOND, self._asked[which].name if self._asked else self.name
+        turns = tuple(turn or None for turn in visit.turns)
         if verdict is Verdict.GRANTED:
-            return Answer(seconds, permit=self._permit(visit), limiter=name)
+            turns = tuple(
+                None if isinstance(limiter, Semaphore) else turn
+                for limiter, turn in zip(self._asked, turns, strict=True)
+            )
+            return Answer(seconds, permit=self._permit(visit), turn=turns, limiter=name)
         if verdict in REFUSALS:
             return Answer(seconds, limiter=name, error=self._refusal(decision) if wait == math.inf else None)
-        turns = tuple(turn or None for turn in visit.turns)
         return Answer(seconds, turn=turns, ticket=visit.tickets.get(which), limiter=name)
 
     def _permit(self, visit: Visit) -> AllOfPermit:

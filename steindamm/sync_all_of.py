@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
 from threading import Event, get_ident
 from types import TracebackType
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 from steindamm.answers import Answer
 from steindamm.backends.memory import MEMORY
 from steindamm.backends.memory_all_of import MemoryAllOf
-from steindamm.errors import SteindammError
 from steindamm.permits import Permit
 from steindamm.reservations import SyncReservation
 from steindamm.rules import semaphore
@@ -154,6 +152,7 @@ class SyncAllOf(AllOf):
         booked = visit.booked(decision)
         backend, sleeper = limiter._backend, SyncBooked(booked, limiter.cost)
         turns = backend.turns
+        turns.hear(booked.changed)
         visit.turns[which] = 0.0
         try:
             if turns.join(sleeper):
@@ -178,17 +177,15 @@ class SyncAllOf(AllOf):
 
     def _leave(self, visit: Visit) -> None:
         """Give back all that it has and will not use."""
-        for limiter, ticket in visit.places():
-            limiter._backend.leave(ticket, used=False)
-        with suppress(SteindammError):
-            for limiter, gift in visit.gifts():
-                limiter._backend.ask(gift)
+        self._give(visit.gift(used=False))
 
     def _release(self, visit: Visit) -> None:
-        """However one ends that is interrupted, the others are given back."""
-        with ExitStack() as stack:
-            for limiter, ticket in visit.places():
-                stack.callback(limiter._backend.leave, ticket)
+        """Give back what it has used and does not need any more."""
+        self._give(visit.gift(used=True))
+
+    def _give(self, gift: Request | None) -> None:
+        if gift is not None:
+            self._backend.give_back(gift)
 
     def __enter__(self) -> AllOfPermit:
         permit = self.acquire()

@@ -10,10 +10,13 @@ from typing import Any, Self
 
 from steindamm.answers import Answer
 from steindamm.backends.memory import MEMORY, MemorySemaphore
+from steindamm.changing import SyncChanging
 from steindamm.checks import checked_number, checked_seconds
 from steindamm.errors import SteindammError
 from steindamm.permits import SlotPermit
 from steindamm.reservations import SyncReservation
+from steindamm.rules.changes import Change, Kind
+from steindamm.rules.live import UNSET
 from steindamm.rules.semaphore import Place, Standing, Stay
 from steindamm.semaphore import Semaphore, refuse_generator
 from steindamm.tickets import Ticket
@@ -21,7 +24,7 @@ from steindamm.token_bucket import is_asynchronous
 from steindamm.turns import SECOND
 
 
-class SyncSemaphore(Semaphore):
+class SyncSemaphore(SyncChanging, Semaphore):
     """A limit on how many run at once, shared by all who use its name on the same backend.
 
     An acquire takes one of `capacity` slots; where none is free it waits in line and is handed the next one,
@@ -76,7 +79,7 @@ class SyncSemaphore(Semaphore):
         ticket = Ticket(backend.name, handed.release)
         try:
             place = backend.enter(ticket, 0.0, Stay.LISTENING)
-            if place.standing is Standing.WAITING and not _comes(handed, self._patience(ticket)):
+            if place.standing is Standing.WAITING and not _comes(handed, self._patience(ticket, place)):
                 place = backend.give_up(ticket)
                 if place.standing is Standing.OUT:
                     raise self._refusal(place)
@@ -121,7 +124,14 @@ class SyncSemaphore(Semaphore):
         """
         self._backend.leave(self._ticket_of(permit))
 
-    def ask(self, *, turn: float | None = None, slack: float = 0.0, wake: Callable[[], object] | None = None) -> Answer:
+    def ask(
+        self,
+        *,
+        turn: float | None = None,
+        slack: float = 0.0,
+        wake: Callable[[], object] | None = None,
+        job: str | None = None,
+    ) -> Answer:
         """Ask on behalf of a job, without waiting: start, come back, or be woken; see `Answer`.
 
         Parameters:
@@ -129,15 +139,36 @@ class SyncSemaphore(Semaphore):
             slack: Seconds that the job may be late when it comes back before its place is forgotten.
             wake: Called once, from any thread, when a job that had to wait is handed a slot, which may be before
                 this returns; `permit_of` then gives the permit. Without it the job goes away.
+            job: The job's id, which people see in `state`.
 
         Raises:
             LimiterUnavailableError: Redis did not answer.
         """
-        ticket = Ticket(self.name, wake)
+        ticket = Ticket(self.name, wake, job)
         stay = Stay.AWAY if wake is None else Stay.LISTENING
         number = 0.0 if turn is None else checked_number("turn", turn)
         place = self._enter(ticket, number, stay, checked_seconds("slack", slack) * SECOND)
         return self._answer(ticket, place)
+
+    def override(self, *, capacity: int, by: str | None = None) -> None:
+        """Give it another number of slots than the code has, for all processes, at once.
+
+        Those who hold a slot keep it. `state` tells what is in force, who set it and when. It holds until it is
+        cleared, or the semaphore was not used for a year.
+
+        Parameters:
+            capacity: How many slots there are, at least 1.
+            by: Who does it; by default this process.
+
+        Raises:
+            ValueError, TypeError: This is no such number.
+            LimiterUnavailableError: Redis did not answer.
+        """
+        self._backend.change(self._overriding(by, capacity))
+
+    def clear_override(self) -> None:
+        """Give it the slots that the code says."""
+        self._backend.change(Change(Kind.OVERRIDE, (UNSET,)))
 
     def give_back(self, answer: Answer) -> None:
         """Return the slot, or the place in the line, that an answer gave and nobody will use."""

@@ -15,6 +15,8 @@ from time import monotonic
 from steindamm.permits import SlotPermit
 
 logger = logging.getLogger("steindamm")
+LONGEST_JOB = 100
+"""Characters of a job's id that its ticket carries."""
 HOST = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64] or "-"
 
 
@@ -43,6 +45,7 @@ class Ticket(SlotPermit):
     Parameters:
         name: The semaphore.
         wake: Called, from any thread, when the ticket is handed a slot.
+        job: For which job it asks, for people.
 
     Attributes:
         number: The place in line; 0 when it has none.
@@ -63,11 +66,14 @@ class Ticket(SlotPermit):
     woken = gone = doubts = over = False
     good_until = due = math.inf
     wake: Callable[[], object] | None = None
+    job = ""
     _id = ""
 
-    def __init__(self, name: str, wake: Callable[[], object] | None = None) -> None:
+    def __init__(self, name: str, wake: Callable[[], object] | None = None, job: str | None = None) -> None:
         self.name = name
         self.process = PROCESS.name
+        if job is not None:
+            self.job = "".join(letter if letter.isprintable() else "?" for letter in str(job)[:LONGEST_JOB])
         if wake is not None:
             self.wake = wake
             self.asked_at = monotonic()
@@ -77,9 +83,10 @@ class Ticket(SlotPermit):
 
     @property
     def id(self) -> str:
-        """Unique among all processes."""
+        """Unique among all processes: host, process, and for which job, so that people see who holds a slot."""
         if not self._id:
-            self._id = f"{self.process}:{next(PROCESS.numbers)}"
+            job = f":{self.job}" if self.job else ""
+            self._id = f"{self.process}:{next(PROCESS.numbers)}{job}"
         return self._id
 
     @property
@@ -116,6 +123,11 @@ class Ticket(SlotPermit):
         """The same for a place in the line. Where it had lapsed before, a slot may have come and gone unheard."""
         self.doubts = self.doubts or monotonic() > self.good_until
         self.keep(asked_at, span)
+
+    def ask_when_open(self, closed: float) -> None:
+        """A semaphore that is closed for so many seconds is asked again when it opens."""
+        if closed > 0:
+            self.due = min(self.due, monotonic() + closed)
 
     def take(self, fence: int) -> bool:
         """Hold a slot from now on; False where it does already. Any number of its lease will do."""

@@ -9,12 +9,14 @@ from typing import Any
 
 from steindamm.checks import LONGEST_TIME
 from steindamm.rules import bucket
-from steindamm.rules.all_of import Ask, Decision, Request, Verdict
+from steindamm.rules.all_of import Ask, Decision, Request, Verdict, What
 from steindamm.rules.semaphore import Stay
 from steindamm.semaphore import Semaphore
 from steindamm.tickets import Ticket
 from steindamm.turns import SECOND, AsyncSleeper, Sleeper, SyncSleeper, Turns
 
+UNUSED = -1.0
+"""In place of the time for which a slot was held, where it was not used."""
 LITTLE = 0.05
 """Seconds: for a start that is so near, tokens are taken ahead, rather than that the caller comes back for it."""
 
@@ -99,12 +101,21 @@ class Visit:
         which = decision.which
         return bucket.Decision(bucket.Verdict.BOOKED, decision.wait, self.turns[which], decision.changed[which])
 
-    def gifts(self) -> Iterator[tuple[Any, bucket.Request]]:
-        """What gives back its tokens, or turns: at which bucket, by which request."""
-        what = bucket.What.GIVE_BACK if self.is_granted else bucket.What.GIVE_BOOKING_BACK
-        for limiter, turn in zip(self.limiters, self.turns, strict=True):
-            if turn and not isinstance(limiter, Semaphore):
-                yield limiter, bucket.Request(what, limiter.cost, turn=turn)
+    def gift(self, *, used: bool) -> Request | None:
+        """What gives back all that it has: its slots and, where it did not use them, its tokens or turns."""
+        asks = [self._gift(index, limiter, used=used) for index, limiter in enumerate(self.limiters)]
+        self.turns = [0.0] * len(asks)
+        if not any(ask.turn > 0 or ask.asker is not None for ask in asks):
+            return None
+        return Request(tuple(asks), what=What.GIVE_BACK if self.is_granted else What.GIVE_BOOKINGS_BACK)
+
+    def _gift(self, index: int, limiter: Any, *, used: bool) -> Ask:
+        if not isinstance(limiter, Semaphore):
+            return Ask(limiter.cost, 0.0 if used else self.turns[index])
+        ticket = self.tickets.get(index)
+        if ticket is None or ticket.gone or not ticket.is_ours:
+            return Ask(0.0, UNUSED)
+        return Ask(0.0, ticket.held_for if used and ticket.fence else UNUSED, ticket)
 
     def places(self) -> Iterator[tuple[Any, Ticket]]:
         """The slots and places in line that it has: at which semaphore, by which ticket."""

@@ -31,6 +31,7 @@ from steindamm.integrations.decisions import (
 from steindamm.integrations.job_limits import Claim, JobLimit
 from steindamm.permits import Permit
 from steindamm.semaphore import Semaphore
+from steindamm.several_limits import AllOf
 from steindamm.token_bucket import TokenBucket
 
 logger = logging.getLogger("steindamm.arq")
@@ -114,10 +115,28 @@ class Delivery:
     async def _decide(self, claim: Claim, booking: Booking, *, has_place: bool) -> Decision:
         patience = self._patience(claim, booking, has_place=has_place)
         decision = await adecide(self._limit, claim, booking, accept=patience)
+        if isinstance(claim.limiter, AllOf):
+            return await self._decide_at_its_turn(claim, booking, decision, patience)
         if isinstance(claim.limiter, Semaphore) and isinstance(decision, Defer) and decision.answer is not None:
             booking = booking._replace(limiter=claim.limiter.name, turn=decision.booking.turn)
             if self._stays or decision.wait <= patience:
                 return await self._decide_when_handed(claim, booking, patience)
+        return decision
+
+    async def _decide_at_its_turn(
+        self, claim: Claim, booking: Booking, decision: Decision, patience: float
+    ) -> Decision:
+        """Several limits keep nothing for one who waits in the worker: it asks again when its wait is over."""
+        give_up = time.monotonic() + patience
+        while isinstance(decision, Defer) and decision.answer and time.monotonic() + decision.wait <= give_up:
+            try:
+                await asyncio.sleep(decision.wait)
+            except BaseException:
+                limiter: Any = claim.limiter
+                await asyncio.shield(in_background(limiter.give_back(decision.answer)))
+                raise
+            booking = booking._replace(limiter=claim.limiter.name, turn=decision.booking.turn)
+            decision = await adecide(self._limit, claim, booking, accept=patience)
         return decision
 
     def _patience(self, claim: Claim, booking: Booking, *, has_place: bool) -> float:

@@ -24,9 +24,8 @@ from steindamm.integrations.celery.handing_back import hand_back
 from steindamm.integrations.celery.line import Line
 from steindamm.integrations.celery.passing import Passing
 from steindamm.integrations.celery.waiting_room import WaitingRoom
-from steindamm.integrations.decisions import Fail, Start, release
+from steindamm.integrations.decisions import Fail, Start, holds_slots, release
 from steindamm.integrations.job_limits import Claim, JobLimit
-from steindamm.permits import SlotPermit
 
 logger = logging.getLogger("steindamm.celery")
 
@@ -101,7 +100,7 @@ class GatedRequest(Request):
             return
         self.admit()
         room = WaitingRoom.of(self._app)
-        if room is not None and isinstance(decision.answer.permit, SlotPermit):
+        if room is not None and holds_slots(decision):
             room.slot_holders.add(self)
             self._give_back = partial(room.askers.of(claim.limiter).tell, partial(release, claim, decision))
 

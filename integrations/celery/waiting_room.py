@@ -183,7 +183,7 @@ class WaitingRoom(bootsteps.StartStopStep):
 
         Where the connection is lost, the broker delivers them again, without their bookings: these are remembered.
         """
-        waiting = sorted((*self._held, *self._due), key=lambda job: job.booking.turn or 0.0)
+        waiting = sorted((*self._held, *self._due), key=lambda job: job.booking.place)
         for held in self._held.values():
             self._cancel(held)
         self._held.clear()

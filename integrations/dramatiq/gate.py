@@ -20,6 +20,7 @@ from steindamm.integrations.dramatiq.outages import Outages
 from steindamm.integrations.dramatiq.threads import Threads
 from steindamm.integrations.job_limits import Claim, JobLimit
 from steindamm.semaphore import Semaphore
+from steindamm.several_limits import AllOf
 
 PATIENCE = 1.0
 """Seconds that a job which is back for its turn may wait for those before it: queues deliver late."""
@@ -59,6 +60,8 @@ class Gate:
         may_sleep = self._threads.may_sleep
         if isinstance(claim.limiter, Semaphore):
             return self._ask_semaphore(limit, claim, booking, bearable if may_sleep else 0.0)
+        if isinstance(claim.limiter, AllOf):
+            return self._ask_several(limit, claim, booking, bearable if may_sleep else 0.0)
         if not may_sleep:
             bearable = SHORT if is_back else 0.0
         decision = decide(limit, claim, booking, accept=bearable)
@@ -88,6 +91,20 @@ class Gate:
         if isinstance(decision, Defer) and booking.deferrals == 0:
             return replace(decision, wait=min(decision.wait, FIRST_LOOK))
         return decision
+
+    def _ask_several(self, limit: JobLimit, claim: Claim, booking: Booking, patience: float) -> Decision:
+        """Several limits keep nothing for one who sleeps: it asks again when its wait is over."""
+        give_up = time.monotonic() + patience
+        while True:
+            decision = decide(limit, claim, booking, accept=patience)
+            if isinstance(decision, Start):
+                return self._slept(claim, booking, decision)
+            if not isinstance(decision, Defer) or decision.answer is None:
+                return decision
+            if time.monotonic() + decision.wait > give_up or self._sleep(decision.wait, Event()):
+                is_guess = decision.answer.ticket is not None and booking.deferrals == 0
+                return replace(decision, wait=min(decision.wait, FIRST_LOOK)) if is_guess else decision
+            booking = booking._replace(limiter=claim.limiter.name, turn=decision.booking.turn)
 
     def _listen(self, limit: JobLimit, claim: Claim, booking: Booking, accept: float) -> Decision:
         """Stand in line for a while, to be handed a slot the moment that one is free."""

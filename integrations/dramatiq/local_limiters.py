@@ -19,7 +19,8 @@ def warn_of_local(limiters: Iterable[object]) -> None:
     """Warn of limiters in memory where Dramatiq's command line has started several processes."""
     if not _is_second_process():
         return
-    for name in sorted({limiter.name for limiter in limiters if isinstance(limiter, LOCAL)}):
+    each = (part for limiter in limiters for part in getattr(limiter, "limiters", [limiter]))
+    for name in sorted({limiter.name for limiter in each if isinstance(limiter, LOCAL)}):
         logger.warning(
             "limiter %r lives in memory: each worker process holds its limit for itself, and all of them together"
             " exceed it; give it a connection= to Redis, or run one process (--processes 1)",

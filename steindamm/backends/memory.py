@@ -1,4 +1,4 @@
-"""Limiters in this process's memory: one state a name, one lock, no thread.
+"""Limiters in this process's memory: one state a name, one lock, and no thread but for a semaphore that is closed.
 
 A full bucket and a free semaphore say nothing that a new one would not, so their states are dropped: each
 new name, and now and then any request, looks at the oldest ones and drops those that are idle.
@@ -10,7 +10,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable
-from threading import Lock
+from threading import Lock, Timer
 from time import monotonic
 from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
@@ -18,7 +18,8 @@ from weakref import WeakValueDictionary
 from steindamm.backends.terms import MICROSECONDS, bucket_terms, on_clock, semaphore_terms, wall_clock
 from steindamm.rules import bucket, semaphore
 from steindamm.rules.changes import Change, override_of
-from steindamm.rules.changes import change as make_change
+from steindamm.rules.changes import change as change_bucket
+from steindamm.rules.semaphore_changes import change as change_semaphore
 from steindamm.settings import BucketSettings, SemaphoreSettings
 from steindamm.tickets import PROCESS, Ticket
 from steindamm.turns import Turns
@@ -105,6 +106,7 @@ class Memory:
         self.semaphores: States[semaphore.SemaphoreState] = States(semaphore.is_idle)
         self.turns: WeakValueDictionary[str, Turns] = WeakValueDictionary()
         self.untold: dict[Ticket, tuple[MemorySemaphore, int]] = {}
+        self.openings: dict[str, Timer] = {}
         self.sweep_at = 0.0
         os.register_at_fork(
             before=self.lock.acquire, after_in_parent=self.lock.release, after_in_child=self._after_fork
@@ -115,6 +117,7 @@ class Memory:
         self.lock.release()
         self.semaphores.clear()
         self.untold.clear()
+        self.openings.clear()
 
     def tell(self) -> None:
         """Tell those who have been handed a slot; whoever asks next goes on where another one was interrupted."""
@@ -174,7 +177,7 @@ class MemoryBucket:
             kept = self._kept(now)
             kept.used = now
             kept.terms = self._terms
-            make_change(self._terms, kept.state, now, on_clock(change, now - wall_clock()))
+            change_bucket(self._terms, kept.state, now, on_clock(change, now - wall_clock()))
             changed = kept.state.live.changed if kept.state.live else 0.0
         self.turns.hear(changed)
 
@@ -245,23 +248,58 @@ class MemorySemaphore:
                 return
         self._ask(semaphore.Request(semaphore.What.LEAVE, ticket, held))
 
+    def change(self, change: Change) -> None:
+        """Make a change for all who share the semaphore."""
+        memory = self._memory
+        with self._lock:
+            now = monotonic() * MICROSECONDS
+            state = self._state(now)
+            handed = change_semaphore(self._terms, state, now, on_clock(change, now - wall_clock()))
+            self._to_be_told(handed)
+            self._plan_opening(semaphore.opens_in(state, now) / MICROSECONDS)
+        if memory.untold:
+            memory.tell()
+
+    def _plan_opening(self, seconds: float) -> None:
+        """When it opens, those who wait are to be handed what is free, though nobody asks just then."""
+        planned = self._memory.openings.pop(self._key, None)
+        if planned is not None:
+            planned.cancel()
+        if seconds > 0:
+            opening = Timer(seconds, self._open)
+            opening.daemon = True
+            opening.start()
+            self._memory.openings[self._key] = opening
+
+    def _open(self) -> None:
+        """A request that changes nothing, but that time goes on."""
+        self._memory.openings.pop(self._key, None)
+        self._ask(semaphore.Request(semaphore.What.RENEW, None))
+
     def _ask(self, request: semaphore.Request) -> semaphore.Place:
         memory = self._memory
         with self._lock:
             now = monotonic() * MICROSECONDS
-            if now > memory.sweep_at:
-                memory.sweep(now)
-            state = self._states.get(self._key)
-            if state is None:
-                state = memory.semaphores.add(self._key, semaphore.SemaphoreState(), now)
-            place, handed = semaphore.decide(self._terms, state, now, request)
+            place, handed = semaphore.decide(self._terms, self._state(now), now, request)
             if place.standing is semaphore.Standing.HOLDING:
                 request.asker.take(int(place.number))
-            for ticket, fence in handed:
-                memory.untold[ticket] = self, fence
+            self._to_be_told(handed)
         if memory.untold:
             memory.tell()
         return place
+
+    def _state(self, now: float) -> semaphore.SemaphoreState:
+        memory = self._memory
+        if now > memory.sweep_at:
+            memory.sweep(now)
+        state = self._states.get(self._key)
+        if state is None:
+            state = memory.semaphores.add(self._key, semaphore.SemaphoreState(), now)
+        return state
+
+    def _to_be_told(self, handed: list[semaphore.HandOver]) -> None:
+        for ticket, fence in handed:
+            self._memory.untold[ticket] = self, fence
 
 
 class AsyncMemorySemaphore:
@@ -283,6 +321,10 @@ class AsyncMemorySemaphore:
     async def leave(self, ticket: Ticket, *, used: bool = True) -> None:
         """Give the slot, or the place in the line, back."""
         self._semaphore.leave(ticket, used=used)
+
+    async def change(self, change: Change) -> None:
+        """Make a change for all who share the semaphore."""
+        self._semaphore.change(change)
 
     def abandon(self, ticket: Ticket) -> None:
         """The same, where nobody can await it."""

@@ -83,18 +83,32 @@ class MemoryAllOf:
 
     def ask(self, request: Request) -> Decision:
         """Decide on one request; the tickets then know where they stand."""
-        memory = self._memory
-        with memory.lock:
-            now = memory.clock()
-            if now > memory.sweep_at:
-                memory.sweep(now)
-            parts = [place.take_out(now) for place in self._places]
-            decision = decide(parts, request)
-            for place, part in zip(self._places, parts, strict=True):
-                place.put_back(part, now)  # type: ignore[arg-type]
+        with self._memory.lock:
+            decision = self._decide(request)
             _tell_tickets(request, decision)
-        if memory.untold:
-            memory.tell()
+        if self._memory.untold:
+            self._memory.tell()
+        return decision
+
+    def give_back(self, request: Request) -> None:
+        """Return what was given; the tickets stand nowhere any more."""
+        for ask in request.asks:
+            if ask.asker is not None:
+                ask.asker.gone = True
+        with self._memory.lock:
+            self._decide(request)
+        if self._memory.untold:
+            self._memory.tell()
+
+    def _decide(self, request: Request) -> Decision:
+        memory = self._memory
+        now = memory.clock()
+        if now > memory.sweep_at:
+            memory.sweep(now)
+        parts = [place.take_out(now) for place in self._places]
+        decision = decide(parts, request)
+        for place, part in zip(self._places, parts, strict=True):
+            place.put_back(part, now)  # type: ignore[arg-type]
         return decision
 
 
@@ -119,3 +133,11 @@ class AsyncMemoryAllOf:
     async def ask(self, request: Request) -> Decision:
         """Decide on one request; the tickets then know where they stand."""
         return self._all_of.ask(request)
+
+    async def give_back(self, request: Request) -> None:
+        """Return what was given; the tickets stand nowhere any more."""
+        self._all_of.give_back(request)
+
+    def abandon(self, request: Request) -> None:
+        """The same, where nobody can await it."""
+        self._all_of.give_back(request)

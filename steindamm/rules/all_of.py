@@ -44,12 +44,28 @@ class Verdict(IntEnum):
 REFUSALS = frozenset([Verdict.REFUSED, Verdict.TOO_MUCH])
 
 
+class What(IntEnum):
+    """What a request asks for; the script is told the same numbers."""
+
+    TAKE = 0
+    LOOK = 1
+    """What TAKE would be answered; nothing but time changes."""
+    GIVE_BACK = 2
+    """What was granted: tokens at the turn that is told, and slots."""
+    GIVE_BOOKINGS_BACK = 3
+    """What was booked, and places in line."""
+
+
+GIFTS = frozenset([What.GIVE_BACK, What.GIVE_BOOKINGS_BACK])
+
+
 class Ask(NamedTuple):
     """What one of the limits is asked for.
 
     Parameters:
         cost: Tokens; 0 at a semaphore, which gives one slot.
-        turn: The turn that a bucket has booked, or the arrival number at a semaphore; 0 for none.
+        turn: The turn that a bucket has booked, or the arrival number at a semaphore; 0 for none. When it is given
+            back: the turn, and for how many microseconds a slot was held, or below 0 where it was not used.
         asker: Who asks a semaphore.
     """
 
@@ -67,7 +83,7 @@ class Request(NamedTuple):
         horizon: How far away, in microseconds, a turn may be booked.
         stay: What to do where a semaphore has no slot.
         slack: Microseconds that one who goes away may be late.
-        just_look: Whether nothing is to be taken, booked or given back: only the answer counts.
+        what: Whether it takes, looks, or gives back.
     """
 
     asks: tuple[Ask, ...]
@@ -75,7 +91,7 @@ class Request(NamedTuple):
     horizon: float = 0.0
     stay: Stay = Stay.NO
     slack: float = 0.0
-    just_look: bool = False
+    what: What = What.TAKE
 
 
 class Decision(NamedTuple):
@@ -132,6 +148,7 @@ class BucketPart:
         self.state = copy(state)
         self.state.live = copy(state.live)
         self.touched = False
+        self._own_terms = terms
         self._terms, self._clock = bucket.at(terms, self.state, now)
         self._now = now
 
@@ -197,6 +214,13 @@ class BucketPart:
 
     let_go = keep
 
+    def give_back(self, ask: Ask, *, booked: bool) -> None:
+        """Return tokens that are not used, if nothing was given out after them."""
+        if ask.turn:
+            self.touched = True
+            what = bucket.What.GIVE_BOOKING_BACK if booked else bucket.What.GIVE_BACK
+            bucket.decide(self._own_terms, self.state, self._now, bucket.Request(what, ask.cost, turn=ask.turn))
+
     def _turn(self, ask: Ask) -> float:
         """The turn that was booked; one later than the end of the line can't have been given."""
         time = self._clock.time
@@ -261,6 +285,11 @@ class SemaphorePart:
         self.handed += handed
         return 0.0
 
+    def give_back(self, ask: Ask, *, booked: bool) -> None:
+        """Return a slot, or a place in line."""
+        _, handed = semaphore.leave(self._terms, self.state, self._now, ask.asker, ask.turn)
+        self.handed += handed
+
     def _enter(self, ask: Ask, stay: Stay, slack: float) -> Place:
         self.touched = True
         place, _ = semaphore.enter(self._terms, self.state, self._now, ask.asker, ask.turn, stay, slack)
@@ -271,13 +300,15 @@ Part: TypeAlias = BucketPart | SemaphorePart
 
 
 def decide(parts: Sequence[Part], request: Request) -> Decision:
-    """Decide on one request to limits that were brought to one moment."""
+    """Decide on one request to limits that were brought to one moment; a gift is GRANTED, whatever becomes of it."""
     asks = request.asks
+    if request.what in GIFTS:
+        return _give_back(parts, request)
     looks = [part.look(ask, request) for part, ask in zip(parts, asks, strict=True)]
     which = max(range(len(looks)), key=lambda index: looks[index].rank)
     verdict, wait, _ = looks[which]
     given = [0.0] * len(parts)
-    if request.just_look:
+    if request.what is What.LOOK:
         pass
     elif verdict is Verdict.GRANTED:
         given = [part.take(ask, look, wait) for part, ask, look in zip(parts, asks, looks, strict=True)]
@@ -287,6 +318,12 @@ def decide(parts: Sequence[Part], request: Request) -> Decision:
     return Decision(verdict, which, wait, tuple(given), tuple(part.changed for part in parts))
 
 
+def _give_back(parts: Sequence[Part], request: Request) -> Decision:
+    for part, ask in zip(parts, request.asks, strict=True):
+        part.give_back(ask, booked=request.what is What.GIVE_BOOKINGS_BACK)
+    return Decision(Verdict.GRANTED, 0, 0.0, (0.0,) * len(parts), tuple(part.changed for part in parts))
+
+
 def _left(parts: Sequence[Part], which: int, request: Request) -> list[float]:
     """What is left to the asker of what it had been handed, now that it has to wait."""
     slots = [part.slots for part in parts]
@@ -294,6 +331,17 @@ def _left(parts: Sequence[Part], which: int, request: Request) -> list[float]:
         part.keep(ask) if may_keep(request, slots, index, which) else part.let_go(ask)
         for index, (part, ask) in enumerate(zip(parts, request.asks, strict=True))
     ]
+
+
+def undoing(request: Request, decision: Decision) -> Request:
+    """What gives back what was decided, where the asker has gone."""
+    granted = decision.verdict is Verdict.GRANTED
+    asks = []
+    for ask, given in zip(request.asks, decision.given, strict=True):
+        is_token = ask.asker is None
+        is_new = granted or not ask.turn
+        asks.append(ask._replace(turn=given if is_new else 0.0) if is_token else ask._replace(turn=-1.0))
+    return Request(tuple(asks), what=What.GIVE_BACK if granted else What.GIVE_BOOKINGS_BACK)
 
 
 def may_keep(request: Request, slots: Sequence[int], index: int, which: int) -> bool:

@@ -20,6 +20,8 @@ from collections.abc import Hashable
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from steindamm.rules.semaphore_live import SemaphoreLive
+
 FOREVER = math.inf
 LEAST_GUESS = 100_000.0
 """Microseconds that a slot is taken to be held at least, while no release has told better."""
@@ -63,7 +65,8 @@ class Request(NamedTuple):
     Parameters:
         what: Whether it asks for a slot, gives it back, stops waiting or renews.
         asker: Who asks.
-        number: The arrival number of one who has been here, else 0; for LEAVE, microseconds held.
+        number: The arrival number of one who has been here, else 0; for LEAVE, microseconds held; for RENEW by a
+            holder, its fencing number below 0.
         stay: What to do where there is no slot.
         slack: Microseconds that one who goes away may be late.
     """
@@ -82,11 +85,13 @@ class Place(NamedTuple):
         standing: Where the asker stands now; of one who leaves, HOLDING says that it had a slot.
         number: The lease's fencing number, or the arrival number of one who waits.
         wait: Microseconds until a slot is to be expected; 0 for a holder.
+        closed: Microseconds that nobody is given a slot.
     """
 
     standing: Standing
     number: float
     wait: float
+    closed: float = 0.0
 
 
 GONE = Place(Standing.OUT, 0.0, 0.0)
@@ -120,11 +125,12 @@ class SemaphoreState:
         mean: The running mean of holding times in microseconds; 0 before the first.
         granted, deferred, refused: How many requests ended so.
         waited: Microseconds that those who were granted a slot had waited.
+        live: What has been changed of the semaphore while it runs, if anything.
     """
 
     __slots__ = (
         "arrivals", "away", "capacity", "deferred", "earliest", "fading", "fence", "granted",
-        "leases", "listening", "mean", "present", "refused", "seen", "waited",
+        "leases", "listening", "live", "mean", "present", "refused", "seen", "waited",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -139,10 +145,27 @@ class SemaphoreState:
         self.mean = 0.0
         self.granted = self.deferred = self.refused = 0
         self.waited = 0.0
+        self.live: SemaphoreLive | None = None
 
 
 HandOver = tuple[Any, int]
 """A waiter that has a slot now, and its fencing number."""
+
+
+def slots(terms: SemaphoreTerms, state: SemaphoreState) -> int:
+    """How many there are."""
+    live = state.live
+    return terms.capacity if live is None or not live.is_overridden else int(live.capacity)
+
+
+def has_room(state: SemaphoreState, now: float) -> bool:
+    """Whether a slot is to be given to whoever is next."""
+    return len(state.leases) < state.capacity and (state.live is None or now >= state.live.reopens)
+
+
+def opens_in(state: SemaphoreState, now: float) -> float:
+    """Microseconds that it is closed for."""
+    return 0.0 if state.live is None else max(0.0, state.live.reopens - now)
 
 
 def tend(state: SemaphoreState, now: float) -> list[HandOver]:
@@ -150,11 +173,13 @@ def tend(state: SemaphoreState, now: float) -> list[HandOver]:
     if now < state.seen:
         _set_back(state, state.seen - now)
     state.seen = now
+    if state.live is not None and state.live.is_over(now):
+        state.live = None
     if now >= state.earliest:
         state.leases = {holder: end for holder, end in state.leases.items() if end > now}
         state.earliest = min(state.leases.values(), default=math.inf)
     handed: list[HandOver] = []
-    while state.listening and len(state.leases) < state.capacity:
+    while state.listening and has_room(state, now):
         number, waiter = state.listening.pop(0)
         end, _ = state.present.pop(waiter)
         if end > now:
@@ -166,7 +191,7 @@ def enter(
     terms: SemaphoreTerms, state: SemaphoreState, now: float, asker: Hashable, number: float, stay: Stay, slack: float
 ) -> tuple[Place, list[HandOver]]:
     """Ask for a slot; `number` is the arrival number of one who has been here, `slack` how late it may return."""
-    state.capacity = terms.capacity
+    state.capacity = slots(terms, state)
     handed = tend(state, now)
     return _step_in(terms, state, now, asker, number, stay, slack), handed
 
@@ -217,9 +242,9 @@ def look(
 
     Time goes on, and nothing else happens.
     """
-    state.capacity = terms.capacity
+    state.capacity = slots(terms, state)
     handed = tend(state, now)
-    if asker in state.leases or len(state.leases) < state.capacity:
+    if asker in state.leases or has_room(state, now):
         return 0.0, handed
     _drop_vanished(state, now)
     return _expected(state, now, number if 0 < number <= max(state.arrivals, now) else math.inf), handed
@@ -231,7 +256,7 @@ def enter_at_once(terms: SemaphoreTerms, state: SemaphoreState, now: float, aske
     Returns its fencing number; or 0, and has done nothing, in every other case.
     """
     capacity, lease, _ = terms
-    if state.present or len(state.leases) >= capacity or not state.seen <= now < state.earliest:
+    if state.live or state.present or len(state.leases) >= capacity or not state.seen <= now < state.earliest:
         return 0
     state.capacity = capacity
     state.seen = now
@@ -250,9 +275,10 @@ def leave_at_once(state: SemaphoreState, holder: Hashable, held: float) -> bool:
 
 
 def is_idle(state: SemaphoreState, now: float) -> bool:
-    """Whether nobody holds a slot or has a place."""
+    """Whether nobody holds a slot or has a place, and nothing is changed."""
     _drop_vanished(state, now)
-    return not (state.leases or state.present)
+    is_live = state.live is not None and not state.live.is_over(now)
+    return not (state.leases or state.present or is_live)
 
 
 def _step_in(
@@ -265,7 +291,7 @@ def _step_in(
     _forget_away(state, number)
     if asker in state.leases:
         return _renewed(terms, state, now, asker)
-    if len(state.leases) < state.capacity:
+    if has_room(state, now):
         return Place(Standing.HOLDING, _lease(state, asker, now, now + terms.lease, number), 0.0)
     if stay is Stay.NO:
         return _refused(state, now)
@@ -282,7 +308,7 @@ def _step_in(
         state.deferred += 1
     state.present[asker] = end, number
     state.fading = min(state.fading, end)
-    return Place(Standing.WAITING, number, wait)
+    return Place(Standing.WAITING, number, wait, opens_in(state, now))
 
 
 def _renewed(terms: SemaphoreTerms, state: SemaphoreState, now: float, holder: Hashable) -> Place:
@@ -296,7 +322,7 @@ def _renewed(terms: SemaphoreTerms, state: SemaphoreState, now: float, holder: H
 def _refused(state: SemaphoreState, now: float) -> Place:
     _drop_vanished(state, now)
     state.refused += 1
-    return Place(Standing.OUT, 0.0, _expected(state, now, math.inf))
+    return Place(Standing.OUT, 0.0, _expected(state, now, math.inf), opens_in(state, now))
 
 
 def _lease(state: SemaphoreState, holder: Hashable, now: float, end: float, number: float = 0.0) -> int:
@@ -357,13 +383,18 @@ def _guessed(state: SemaphoreState, now: float) -> float:
 def _expected(state: SemaphoreState, now: float, number: float) -> float:
     mean = state.mean or _guessed(state, now)
     ahead = bisect_left(state.listening, (number,)) + bisect_left(state.away, (number,))
-    return min(math.ceil((ahead + 1) * mean / state.capacity), LONGEST_WAIT)
+    closed = opens_in(state, now)
+    if closed:
+        ahead = max(-1, ahead - max(0, state.capacity - len(state.leases)))
+    return min(math.ceil(closed + (ahead + 1) * mean / state.capacity), LONGEST_WAIT)
 
 
 def _set_back(state: SemaphoreState, shift: float) -> None:
     """The clock went back: what had so long to live still has."""
     state.earliest -= shift
     state.fading -= shift
+    if state.live is not None:
+        state.live.reopens -= shift
     state.leases = {holder: end - shift for holder, end in state.leases.items()}
     state.present = {waiter: (end - shift, number) for waiter, (end, number) in state.present.items()}
 

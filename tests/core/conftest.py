@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from support import semaphores as of_semaphores
+from support import several as of_several
 from support.buckets import Kind, LuaHome, PythonHome
 
 from steindamm.rules.bucket import BucketTerms
@@ -91,3 +92,26 @@ def sync_semaphores(request: pytest.FixtureRequest) -> of_semaphores.Kind:
 def async_semaphores(request: pytest.FixtureRequest) -> of_semaphores.Kind:
     """Makes semaphores for tasks: in memory, on Valkey, on the cluster."""
     return _semaphores(request)
+
+
+def _several(request: pytest.FixtureRequest) -> of_several.Kind:
+    way, backend, *where = request.param.split("-")
+    kind = _kind(request, asynchronous=way == "async", backend=backend)
+    return of_several.Kind(
+        kind.asynchronous, kind.connection, kind.admins, "together" if where == ["together"] else None
+    )
+
+
+PLACES = ["local", "valkey", "cluster-together", "cluster-apart"]
+
+
+@pytest.fixture(params=[f"{way}-{place}" for place in PLACES for way in ("sync", "async")])
+def several(request: pytest.FixtureRequest) -> of_several.Kind:
+    """Makes limits for `all_of`: sync and async, in memory, on Valkey, on the cluster in one slot and in several."""
+    return _several(request)
+
+
+@pytest.fixture(params=[f"async-{place}" for place in PLACES])
+def async_several(request: pytest.FixtureRequest) -> of_several.Kind:
+    """Makes limits for `all_of` for tasks."""
+    return _several(request)

@@ -14,7 +14,7 @@ from support.limits import Bucket, InLua, Limit, Scripts, Semaphore, as_reply, a
 from support.servers import Server
 
 from steindamm.rules import bucket, semaphore
-from steindamm.rules.all_of import Ask, Decision, Request, Verdict
+from steindamm.rules.all_of import Ask, Decision, Request, Verdict, What
 from steindamm.rules.bucket import BucketTerms
 from steindamm.rules.changes import NO_OVERRIDE, Change, Kind
 from steindamm.rules.semaphore import SemaphoreTerms, Stay
@@ -62,7 +62,7 @@ class Plan(NamedTuple):
     accept: float
     horizon: float
     stay: Stay
-    just_look: bool
+    what: What
 
 
 class Alone(NamedTuple):
@@ -83,7 +83,7 @@ plans = st.builds(
     accept=st.sampled_from([0.0, 0.0, 5e4, SECOND, math.inf]),
     horizon=st.sampled_from([0.0, SECOND, 30.0 * SECOND, 3_600.0 * SECOND]),
     stay=st.sampled_from([Stay.LISTENING, Stay.LISTENING, Stay.AWAY, Stay.NO]),
-    just_look=st.sampled_from([False] * 7 + [True]),
+    what=st.sampled_from([What.TAKE] * 10 + [What.LOOK, What.GIVE_BACK, What.GIVE_BOOKINGS_BACK]),
 )
 alone = st.builds(
     Alone,
@@ -170,7 +170,7 @@ class Life:
         for index, (limit, ask) in enumerate(zip(self.limits, plan.asks, strict=False)):
             cost, turn = self._cost_and_turn(index, ask)
             asks.append(Ask(cost, turn) if limit.kind == "b" else Ask(0.0, turn, ask.asker))
-        return Request(tuple(asks), plan.accept, plan.horizon, plan.stay, 0.0, plan.just_look)
+        return Request(tuple(asks), plan.accept, plan.horizon, plan.stay, 0.0, plan.what)
 
     def _cost_and_turn(self, index: int, ask: PlannedAsk) -> tuple[float, float]:
         limit, given = self.limits[index], self.given[index]

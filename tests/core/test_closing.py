@@ -316,7 +316,7 @@ async def test_a_time_of_the_wrong_kind_is_refused(buckets: Kind, seconds: objec
 async def test_a_moment_that_makes_no_sense_is_refused(buckets: Kind) -> None:
     bucket = buckets()
     now = datetime.now(UTC)
-    for moment in (now - timedelta(seconds=1), now + timedelta(days=3_650), datetime.max):  # noqa: DTZ901
+    for moment in (now - timedelta(seconds=1), now + timedelta(days=3_650), datetime.max.replace(tzinfo=UTC)):
         with pytest.raises(ValueError, match=r"^moment must"):
             await call(bucket.close_until, moment)
     with pytest.raises(TypeError, match=r"^moment must be a datetime, not float"):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 from support.buckets import call
-from support.gates import AsyncGatedClient, GatedClient, Stop
+from support.gates import AsyncGatedClient, GatedClient
 from support.semaphores import STATE, Kind, fresh_name, held, keys_of, until
 from support.servers import Server, valkey_binary
 
@@ -34,10 +34,6 @@ async def gated(request: pytest.FixtureRequest, valkey: Server) -> AsyncIterator
         def __call__(self, name: str, **settings: Any) -> Any:
             kind = SyncSemaphore if request.param == "sync" else AsyncSemaphore
             return kind(name=name, connection=self.client, **settings)
-
-        def stop(self, what: What, *, before: bool) -> Stop:
-            self.client.stop = Stop(what, before=before)
-            return self.client.stop
 
     gated = Gated()
     yield gated
@@ -66,7 +62,7 @@ class TestTheMessage:
         with pytest.raises(Exception, match="the wait is"):
             await warm_up
         await until(lambda: valkey.admin.pubsub_numsub(f"steindamm:{PROCESS.name}")[0][1] >= 1)
-        stop = gated.stop(What.ENTER, before=False)
+        stop = gated.client.stop_at(What.ENTER, before=False)
         waiting = asyncio.create_task(call(semaphore.acquire))
         await until(stop.reached.is_set)
         await call(holder.release, permit)
@@ -83,7 +79,7 @@ class TestTheMessage:
         name = fresh_name()
         holder, semaphore = holder_of(valkey, name, capacity=1), gated(name, capacity=1, max_sleep=0.1)
         permit = await call(holder.acquire)
-        stop = gated.stop(What.GIVE_UP, before=True)
+        stop = gated.client.stop_at(What.GIVE_UP, before=True)
         waiting = asyncio.create_task(call(semaphore.acquire))
         await until(stop.reached.is_set)
         await call(holder.release, permit)
@@ -96,7 +92,7 @@ class TestTheMessage:
         name = fresh_name()
         holder, semaphore = holder_of(valkey, name, capacity=1), gated(name, capacity=1, max_sleep=0.1)
         permit = await call(holder.acquire)
-        stop = gated.stop(What.GIVE_UP, before=False)
+        stop = gated.client.stop_at(What.GIVE_UP, before=False)
         waiting = asyncio.create_task(call(semaphore.acquire))
         await until(stop.reached.is_set)
         await call(holder.release, permit)
@@ -138,7 +134,7 @@ class TestRenewals:
         name = fresh_name()
         holder, semaphore = holder_of(valkey, name, capacity=1), gated(name, capacity=1, expiry=SHORT)
         permit = await call(holder.acquire)
-        stop = gated.stop(What.RENEW, before=True)
+        stop = gated.client.stop_at(What.RENEW, before=True)
         waiting = asyncio.create_task(call(semaphore.acquire))
         await until(stop.reached.is_set)
         await call(holder.release, permit)
@@ -157,13 +153,34 @@ class TestRenewals:
         holder = holder_of(valkey, name, capacity=1)
         semaphore = gated(name, capacity=1, max_sleep=0.5, expiry=SHORT)
         permit = await call(holder.acquire)
-        stop = gated.stop(What.RENEW, before=True)
+        stop = gated.client.stop_at(What.RENEW, before=True)
         with pytest.raises(Exception, match="the wait is"):
             await call(semaphore.acquire)
         assert stop.reached.is_set()
         stop.go.set()
         await until(stop.answered.is_set)
         await until(lambda: not semaphore.backend._link.watch._watched)
+        assert waiters_of(valkey, name) == 0
+        await call(holder.release, permit)
+        assert await held(holder) == 0
+
+    async def test_one_that_is_answered_before_but_came_after_does_not_either(self, gated: Any, valkey: Server) -> None:
+        """The server answers that the waiter has given up, and then the renewal; the answers are read the other way."""
+        name = fresh_name()
+        holder = holder_of(valkey, name, capacity=1)
+        semaphore = gated(name, capacity=1, max_sleep=0.5, expiry=SHORT)
+        permit = await call(holder.acquire)
+        renewal = gated.client.stop_at(What.RENEW, before=True)
+        giving_up = gated.client.stop_at(What.GIVE_UP, before=False)
+        waiting = asyncio.create_task(call(semaphore.acquire))
+        await until(giving_up.reached.is_set)
+        assert renewal.reached.is_set()
+        renewal.go.set()
+        await until(lambda: waiters_of(valkey, name) == 1)
+        await asyncio.sleep(0.05)
+        giving_up.go.set()
+        with pytest.raises(Exception, match="the wait is"):
+            await waiting
         assert waiters_of(valkey, name) == 0
         await call(holder.release, permit)
         assert await held(holder) == 0
@@ -246,6 +263,6 @@ class TestThoseInLine:
 def enter(server: Server, name: str, asker: str) -> None:
     """Stand in line as somebody who is not there."""
     args = TERMS.pack(1, 60e6, 6e6, 1), REQUEST.pack(What.ENTER, 0, Stay.LISTENING, 0), asker
-    server.admin.eval(semaphore_script().text, 5, *keys_of(name), *args)
+    server.admin.eval(semaphore_script().text, 6, *keys_of(name), *args)
     packed = server.admin.get(keys_of(name)[0])
     assert STATE.unpack(packed)[3] >= 1

@@ -147,6 +147,17 @@ class TestTheLiving:
             for semaphore, permit in permits:
                 semaphore.release(permit)
 
+    def test_it_sleeps_while_slots_come_and_go(self, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A thread that is woken at each acquire takes the interpreter from whoever acquires."""
+        semaphore = SyncSemaphore(name=fresh_name(), connection=valkey.url, capacity=1, expiry=30)
+        watch, looks = semaphore.backend.link.watch, []
+        look = watch._watched.due
+        monkeypatch.setattr(watch._watched, "due", lambda: looks.append(1) or look())
+        for _ in range(100):
+            with semaphore:
+                pass
+        assert len(looks) < 20
+
     async def test_one_task_of_a_loop_renews_all_its_leases(self, tmp_path: Path) -> None:
         with Server(valkey_binary(), tmp_path) as server:
             semaphores = [

@@ -314,7 +314,7 @@ class TestWaiting:
         asked_at = time.monotonic()
         with pytest.raises(MaxSleepExceededError) as refused:
             await call(semaphore.acquire)
-        assert time.monotonic() - asked_at >= 0.05
+        assert 0.05 <= time.monotonic() - asked_at < 10
         assert refused.value.name == semaphore.name
         assert refused.value.max_sleep == 0.05
         assert refused.value.retry_after > 0

@@ -8,64 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 import pytest
 import redis
+from support.cancelling import cancelled_at_each_step
 from support.semaphores import Kind, fresh_name, held, keys_of, until
 from support.servers import Server
 
 from steindamm import AsyncSemaphore, SlotPermit, SyncSemaphore
-
-MOST_STEPS = 40
-
-
-class CancelledAt:
-    """A coroutine during whose nth await its task is cancelled, once or twice."""
-
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], step: int, *, again: bool = False) -> None:
-        self._coroutine = coroutine
-        self._steps = {step, step + 1} if again else {step}
-        self.reached = False
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        awaiting = self._coroutine.__await__()
-        number, send, value = 0, awaiting.send, None
-        while True:
-            try:
-                future = send(value)
-            except StopIteration as stop:
-                return stop.value
-            if number in self._steps:
-                self.reached = True
-                task = asyncio.current_task()
-                assert task
-                task.cancel()
-            number += 1
-            try:
-                send, value = awaiting.send, (yield future)
-            except BaseException as error:  # noqa: BLE001
-                send, value = awaiting.throw, error
-
-
-async def cancelled_at_each_step(make: Callable[[], Coroutine[Any, Any, Any]], check: Any, *, again: bool) -> int:
-    """Cancel at every await there is; returns how many there are."""
-    for step in range(MOST_STEPS):
-        stepped = CancelledAt(make(), step, again=again)
-        task = asyncio.create_task(awaited(stepped))
-        done, _ = await asyncio.wait({task}, timeout=10)
-        assert done, f"hangs when cancelled at await {step}"
-        if not stepped.reached:
-            assert not task.cancelled()
-            return step
-        assert task.cancelled()
-        await check()
-    raise AssertionError("more awaits than expected")
-
-
-async def awaited(stepped: CancelledAt) -> Any:
-    return await stepped
 
 
 def waiters(kind: Kind, name: str) -> int:
@@ -233,6 +184,36 @@ class TestTheEndOfALoop:
             assert permit
             checking.release(permit)
         assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+class TestTheTasksInTheBackground:
+    """Clients may not let a cancellation through, while they connect: a task that went on would keep the loop up."""
+
+    @pytest.mark.parametrize("backend", ["valkey", "cluster"])
+    @pytest.mark.parametrize("name", ["steindamm-hand-overs", "steindamm-leases"])
+    def test_end_wherever_they_are_cancelled(self, request: pytest.FixtureRequest, backend: str, name: str) -> None:
+        url = request.getfixturevalue(backend).url
+
+        async def cancelled_after(steps: int) -> None:
+            semaphore = AsyncSemaphore(name=fresh_name(), connection=url, capacity=1, max_sleep=0, expiry=1)
+            permit = await semaphore.acquire()
+            waiting = asyncio.create_task(semaphore.acquire())
+            while not (  # noqa: ASYNC110
+                tasks := [task for task in asyncio.all_tasks() if task.get_name() == name]
+            ):
+                await asyncio.sleep(0)
+            semaphore.backend.link.watch.hurry()
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            tasks[0].cancel()
+            done, _ = await asyncio.wait(tasks, timeout=4)
+            assert done, f"lives on when cancelled after {steps} steps"
+            waiting.cancel()
+            await asyncio.wait({waiting})
+            await semaphore.release(permit)
+
+        for steps in range(40):
+            asyncio.run(cancelled_after(steps))
 
 
 INTERRUPTED = """

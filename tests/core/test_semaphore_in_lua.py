@@ -7,16 +7,18 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count, pairwise, product, starmap
+from struct import Struct
 from typing import Any, NamedTuple
 
 import pytest
 import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.semaphores import STATE, TEST_CLOCK, keys_of, script_text
+from support.semaphores import LIVE, STATE, TEST_CLOCK, change_text, keys_of, script_text
 from support.servers import Server
 
 from steindamm.backends.redis.semaphore import REQUEST, TERMS
+from steindamm.rules.changes import Change, Kind
 from steindamm.rules.semaphore import (
     Place,
     Request,
@@ -26,7 +28,9 @@ from steindamm.rules.semaphore import (
     Stay,
     What,
     decide,
+    opens_in,
 )
+from steindamm.rules.semaphore_changes import change
 
 HISTORIES = 2_000
 START = 1_700_000_000_000_000
@@ -62,7 +66,7 @@ def entering() -> list[Plan]:
     numbers = [(None, 0.0), (None, 0.0), (0, 0.0), (1, 0.0), (0, 1.0), (0, 1e17)]
     return [
         Plan(What.ENTER, asker, stay, earlier, off_by, slack, 0.0)
-        for asker, stay, (earlier, off_by), slack in product(ASKERS, Stay, numbers, [0.0, SECOND])
+        for asker, stay, (earlier, off_by), slack in product(ASKERS, Stay, numbers, [SECOND / 2, SECOND])
     ]
 
 
@@ -78,8 +82,16 @@ moves = st.sampled_from(
     [0, 0, 1, 300_000, 2 * SECOND, PRESENCE, LEASE // 3, LEASE, 5 * LEASE, -1, -300_000, -LEASE, -3_600 * SECOND]
 ) | st.integers(-SECOND, LEASE)
 capacities = st.sampled_from([None, None, None, None, 1, 2, 3])
+closures = st.sampled_from([0, SECOND, PRESENCE, LEASE, -SECOND])
+changes = st.one_of(
+    *[st.none()] * 4,
+    closures.map(lambda time: (Kind.CLOSE_FOR, time)),
+    closures.map(lambda time: (Kind.CLOSE_UNTIL, time)),
+    st.just((Kind.REOPEN, 0)),
+    st.sampled_from([1, 2, 4, -1]).map(lambda capacity: (Kind.OVERRIDE, capacity)),
+)
 histories = st.lists(
-    st.tuples(moves, capacities, st.lists(plans, min_size=1, max_size=4)),
+    st.tuples(moves, capacities, changes, st.lists(plans, min_size=1, max_size=4)),
     min_size=1,
     max_size=12,
 )
@@ -87,28 +99,38 @@ histories = st.lists(
 
 @dataclass
 class Moment:
-    """What was asked at one time, and what the Python decided and then knew."""
+    """What was changed, then asked, at one time, and what the Python decided and then knew."""
 
     now: int
     terms: SemaphoreTerms
-    requests: list[Request]
+    change: Change | None
+    requests: list[Request] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)
     handed: list[tuple[str, int]] = field(default_factory=list)
     meta: tuple[float, ...] = ()
+    live: tuple[float, ...] = ()
+    note: bytes = b""
+    closed: float | None = None
     leases: dict[str, float] = field(default_factory=dict)
     listening: list[tuple[float, str]] = field(default_factory=list)
     away: list[tuple[float, str]] = field(default_factory=list)
     present: dict[str, float] = field(default_factory=dict)
 
 
-def lived_in_python(capacity: int, history: list[tuple[int, int | None, list[Plan]]]) -> list[Moment]:
+History = list[tuple[int, int | None, tuple[Kind, int] | None, list[Plan]]]
+
+
+def lived_in_python(capacity: int, history: History) -> list[Moment]:
     now, state = START, SemaphoreState()
     numbers: list[float] = []
     moments = []
-    for move, lowered, planned in history:
+    for move, lowered, planned_change, planned in history:
         now += move
         capacity = lowered or capacity
-        moment = Moment(now, SemaphoreTerms(capacity, LEASE, PRESENCE), [])
+        moment = Moment(now, SemaphoreTerms(capacity, LEASE, PRESENCE), as_change(planned_change, now))
+        if moment.change:
+            handed = change(moment.terms, state, now, moment.change)
+            moment.handed += [(waiter, int(fence)) for waiter, fence in handed]
         for plan in planned:
             request = as_request(plan, numbers)
             place, handed = decide(moment.terms, state, now, request)
@@ -120,6 +142,15 @@ def lived_in_python(capacity: int, history: list[tuple[int, int | None, list[Pla
         remember(moment, state)
         moments.append(moment)
     return moments
+
+
+def as_change(planned: tuple[Kind, int] | None, now: int) -> Change | None:
+    if planned is None:
+        return None
+    kind, number = planned
+    if kind is Kind.CLOSE_UNTIL:
+        return Change(kind, (now + number,))
+    return Change(kind, () if kind is Kind.REOPEN else (number,), b"who and what" if kind is Kind.OVERRIDE else b"")
 
 
 def as_request(plan: Plan, numbers: list[float]) -> Request:
@@ -140,6 +171,10 @@ def remember(moment: Moment, state: SemaphoreState) -> None:
             state.granted, state.deferred, state.refused, state.waited,
         )
     )  # fmt: skip
+    if state.live:
+        moment.live = (state.live.reopens, float(state.live.capacity), state.live.set_at)
+        moment.note = state.live.note
+        moment.closed = opens_in(state, moment.now)
     moment.leases = dict(state.leases)
     moment.listening, moment.away = list(state.listening), list(state.away)
     moment.present = {waiter: end for waiter, (end, _) in state.present.items()}
@@ -149,7 +184,7 @@ class LuaLife(NamedTuple):
     """What the server said and knew at one moment."""
 
     replies: list[int]
-    meta: bytes
+    packed: bytes
     leases: list[tuple[str, float]]
     listening: list[tuple[str, float]]
     away: list[tuple[str, float]]
@@ -158,7 +193,7 @@ class LuaLife(NamedTuple):
 
 
 class Heard:
-    """What was published to all processes of the test, in order."""
+    """What was handed over to all processes of the test, in order."""
 
     def __init__(self, url: str) -> None:
         self._client = redis.Redis.from_url(url, decode_responses=True)
@@ -174,30 +209,47 @@ class Heard:
             if message["data"] == mark:
                 return heard
             who, fence = message["data"].split(" ")
-            heard.append((who, int(fence)))
+            if fence != "0":
+                heard.append((who, int(fence)))
 
     def close(self) -> None:
         self._pubsub.close()
         self._client.close()
 
 
-def lived_in_lua(admin: redis.Redis, sha: str, moments: list[Moment], mark: str) -> list[LuaLife]:
+class Scripts(NamedTuple):
+    """The hashes of the two scripts."""
+
+    ask: str
+    change: str
+
+
+def lived_in_lua(admin: redis.Redis, scripts: Scripts, moments: list[Moment], mark: str) -> list[LuaLife]:
     keys = keys_of(f"history-{next(NUMBERS)}")
     with admin.pipeline(transaction=False) as pipeline:
         for moment in moments:
             requests = b"".join(REQUEST.pack(what, *rest) for what, _, *rest in moment.requests)
             askers = [request.asker for request in moment.requests]
-            pipeline.evalsha(sha, 6, *keys, moment.now, TERMS.pack(*moment.terms, 1), requests, *askers)
+            terms = TERMS.pack(*moment.terms, 1)
+            if moment.change:
+                kind, numbers, note = moment.change
+                packed = Struct(f"<{len(numbers)}d").pack(*numbers)
+                pipeline.evalsha(scripts.change, 7, *keys, moment.now, terms, kind, packed, note)
+            pipeline.evalsha(scripts.ask, 7, *keys, moment.now, terms, requests, *askers)
             pipeline.get(keys[0])
-            for key in keys[1:]:
+            for key in keys[1:5]:
                 pipeline.zrange(key, 0, -1, withscores=True)
             for key in keys:
                 pipeline.pttl(key)
         pipeline.publish(f"steindamm:{PROCESS}-0", mark)
         pipeline.delete(*keys)
-        replies = pipeline.execute()
-    size = 2 + 4 + 5
-    return [as_life(replies[at : at + size]) for at in range(0, size * len(moments), size)]
+        replies = iter(pipeline.execute())
+    lives = []
+    for moment in moments:
+        if moment.change:
+            next(replies)
+        lives.append(as_life([next(replies) for _ in range(2 + 4 + 6)]))
+    return lives
 
 
 def as_life(replies: list[Any]) -> LuaLife:
@@ -206,8 +258,9 @@ def as_life(replies: list[Any]) -> LuaLife:
 
 
 @pytest.fixture(scope="module")
-def sha(valkey: Server) -> str:
-    return str(valkey.admin.script_load(script_text(TEST_CLOCK)))
+def scripts(valkey: Server) -> Scripts:
+    load = valkey.admin.script_load
+    return Scripts(str(load(script_text(TEST_CLOCK))), str(load(change_text(TEST_CLOCK))))
 
 
 @pytest.fixture(scope="module")
@@ -217,15 +270,15 @@ def heard(valkey: Server) -> Iterator[Heard]:
     heard.close()
 
 
-def test_both_homes_of_the_rules_decide_alike(valkey: Server, sha: str, heard: Heard) -> None:
+def test_both_homes_of_the_rules_decide_alike(valkey: Server, scripts: Scripts, heard: Heard) -> None:
     seen: Counter[str] = Counter()
 
     @settings(max_examples=HISTORIES, deadline=None)
     @given(capacity=st.integers(1, 3), history=histories)
-    def prove(capacity: int, history: list[tuple[int, int | None, list[Plan]]]) -> None:
+    def prove(capacity: int, history: History) -> None:
         moments = lived_in_python(capacity, history)
         mark = f"mark-{next(NUMBERS)}"
-        lives = lived_in_lua(valkey.admin, sha, moments, mark)
+        lives = lived_in_lua(valkey.admin, scripts, moments, mark)
         assert heard.until(mark) == [told for moment in moments for told in moment.handed]
         for moment, life in zip(moments, lives, strict=True):
             assert_they_agree(moment, life)
@@ -234,12 +287,14 @@ def test_both_homes_of_the_rules_decide_alike(valkey: Server, sha: str, heard: H
 
     prove()
     assert min(seen.values()) > HISTORIES // 50, seen
-    assert len(seen) == 8, seen
+    assert len(seen) == 11, seen
 
 
 def assert_they_agree(moment: Moment, life: LuaLife) -> None:
-    assert life.replies == [number for place in moment.places for number in map(math.ceil, place)]
-    assert STATE.unpack(life.meta)[:14] == moment.meta
+    closed = [] if moment.closed is None else [math.ceil(moment.closed)]
+    assert life.replies == [number for place in moment.places for number in map(math.ceil, place[:3])] + closed
+    assert STATE.unpack(life.packed[: STATE.size])[:14] == moment.meta
+    assert life.packed[STATE.size :] == (LIVE.pack(*moment.live) + moment.note if moment.live else b"")
     assert dict(life.leases) == moment.leases
     assert life.listening == [(waiter, number) for number, waiter in moment.listening]
     assert life.away == [(waiter, number) for number, waiter in moment.away]
@@ -247,8 +302,8 @@ def assert_they_agree(moment: Moment, life: LuaLife) -> None:
 
 
 def assert_what_is_kept_lives_long_enough(moment: Moment, life: LuaLife) -> None:
-    state, leases, listening, away, present = life.lives
-    assert min(leases, listening, away, present) != -1, "a key that lives for ever"
+    state, leases, listening, away, present, since = life.lives
+    assert min(leases, listening, away, present, since) != -1, "a key that lives for ever"
     ends = {waiter: (end - moment.now) / 1_000 for waiter, end in {**moment.leases, **moment.present}.items()}
     assert state > max(ends.values(), default=LEASE / 1_000) - SLOW
     for holder in moment.leases:
@@ -268,4 +323,7 @@ def take_note(seen: Counter[str], moments: list[Moment]) -> None:
     seen["two at once"] += any(len(moment.leases) > 1 for moment in moments)
     seen["two in line"] += any(len(moment.present) > 1 for moment in moments)
     seen["set back"] += any(later.now < earlier.now for earlier, later in pairwise(moments))
+    seen["closed"] += any(moment.closed for moment in moments)
+    seen["opened"] += any(earlier.closed and not later.closed for earlier, later in pairwise(moments))
+    seen["overridden"] += any(moment.live and moment.live[1] >= 0 for moment in moments)
     seen["above a lowered capacity"] += any(len(moment.leases) > moment.terms.capacity for moment in moments)

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 import redis
 from support.buckets import call
+from support.gates import AsyncGatedClient, GatedClient
 from support.semaphores import Kind, fresh_name, held, keys_of, until, within
 from support.servers import Server, valkey_binary
 
-from steindamm import LimiterUnavailableError, SyncSemaphore
+from steindamm import AsyncSemaphore, LimiterUnavailableError, SyncSemaphore
 from steindamm.backends.redis import hearing
 from steindamm.tickets import PROCESS
 
@@ -72,6 +73,43 @@ class TestAServerThatIsGone:
         server.kill()
         with pytest.raises(LimiterUnavailableError):
             await waiting
+
+
+class TestAServerThatCannotBeReached:
+    """For a while; it lives on, and so do the leases that it knows of."""
+
+    @pytest.mark.parametrize("kind", [GatedClient, AsyncGatedClient])
+    async def test_is_given_back_what_was_released_as_soon_as_it_can(self, server: Server, kind: Any) -> None:
+        client = kind.from_url(server.url)
+        face = AsyncSemaphore if kind is AsyncGatedClient else SyncSemaphore
+        semaphore = face(name=fresh_name(), connection=client, capacity=1, expiry=HOUR)
+        permit = await call(semaphore.acquire)
+        client.is_cut = True
+        await call(semaphore.release, permit)
+        with pytest.raises(LimiterUnavailableError):
+            await call(semaphore.try_acquire)
+        assert server.admin.zcard(keys_of(semaphore.name)[1]) == 1
+        client.is_cut = False
+        await until(lambda: server.admin.zcard(keys_of(semaphore.name)[1]) == 0)
+        await call(client.aclose if kind is AsyncGatedClient else client.close)
+
+    @pytest.mark.parametrize("kind", [GatedClient, AsyncGatedClient])
+    async def test_for_longer_than_a_lease_lasts_takes_it_away_and_the_holder_knows(
+        self, server: Server, kind: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        client = kind.from_url(server.url)
+        face = AsyncSemaphore if kind is AsyncGatedClient else SyncSemaphore
+        semaphore = face(name=fresh_name(), connection=client, capacity=1, expiry=0.6)
+        permit = await call(semaphore.acquire)
+        client.is_cut = True
+        await until(lambda: permit.lost)
+        await until(lambda: "ran out before it could be renewed" in caplog.text)
+        client.is_cut = False
+        await asyncio.sleep(0.3)
+        assert permit.lost
+        await call(semaphore.release, permit)
+        await until(lambda: server.admin.zcard(keys_of(semaphore.name)[1]) == 0)
+        await call(client.aclose if kind is AsyncGatedClient else client.close)
 
 
 class TestAServerThatHangs:

@@ -55,9 +55,14 @@ def semaphore(name: str, capacity: int = 1, expiry: float = 60) -> SyncSemaphore
 
 
 def limit_of(limit: list[Any] | None, *_: Any, **__: Any) -> Any:
-    """What a job's first argument says: a bucket as [name, rate, capacity], slots as [name, capacity, expiry]."""
+    """What a job's first argument says: a bucket as [name, rate, capacity], slots as [name, capacity, expiry].
+
+    A list of such lists says several.
+    """
     if limit is None:
         return None
+    if isinstance(limit[0], list):
+        return [limit_of(each) for each in limit]
     return bucket(*limit) if isinstance(limit[1], str) else semaphore(*limit)
 
 

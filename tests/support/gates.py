@@ -1,4 +1,4 @@
-"""Real clients that can be made to stand still before a request, or before its reply is looked at."""
+"""Real clients that can be made to stand still before a request, or before its reply is looked at, or be cut off."""
 
 from __future__ import annotations
 
@@ -44,10 +44,26 @@ def kind_of(args: tuple[Any, ...]) -> What | None:
     return What(int(unpack("<d", args[3 + args[2] + 1][:8])[0]))
 
 
-class GatedClient(redis.Redis):
-    """A sync client with stops."""
+class Gates:
+    """What holds a client's requests up."""
 
-    stop: Stop | None = None
+    stops: tuple[Stop, ...] = ()
+    is_cut = False
+
+    def stop_at(self, what: What, *, before: bool) -> Stop:
+        """The next request of this kind stands still."""
+        stop = Stop(what, before=before)
+        self.stops += (stop,)
+        return stop
+
+    def _stop(self, what: What | None, *, before: bool) -> Stop | None:
+        if self.is_cut and before and what is not None:
+            raise redis.exceptions.ConnectionError("cut off")
+        return next((stop for stop in self.stops if stop.stops(what, before=before)), None)
+
+
+class GatedClient(Gates, redis.Redis):
+    """A sync client with stops."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         stood = self._stand(kind_of(args), before=True)
@@ -58,17 +74,13 @@ class GatedClient(redis.Redis):
         return reply
 
     def _stand(self, what: What | None, *, before: bool) -> Stop | None:
-        stop = self.stop
-        if stop is None or not stop.stops(what, before=before):
-            return None
-        assert stop.go.wait(PATIENCE)
+        stop = self._stop(what, before=before)
+        assert stop is None or stop.go.wait(PATIENCE)
         return stop
 
 
-class AsyncGatedClient(redis.asyncio.Redis):
+class AsyncGatedClient(Gates, redis.asyncio.Redis):
     """An async client with stops."""
-
-    stop: Stop | None = None
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         stood = await self._stand(kind_of(args), before=True)
@@ -79,8 +91,8 @@ class AsyncGatedClient(redis.asyncio.Redis):
         return reply
 
     async def _stand(self, what: What | None, *, before: bool) -> Stop | None:
-        stop = self.stop
-        if stop is None or not stop.stops(what, before=before):
+        stop = self._stop(what, before=before)
+        if stop is None:
             return None
         async with asyncio.timeout(PATIENCE):
             while not stop.go.is_set():  # noqa: ASYNC110

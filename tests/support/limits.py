@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
@@ -80,7 +80,7 @@ class Bucket:
         if state is None:
             return None
         live = state.live and tuple(float(getattr(state.live, field)) for field in LIVE_FIELDS)
-        return tuple(float(getattr(state, field)) for field in FIELDS), live
+        return _with_its_grid(self.terms, tuple(float(getattr(state, field)) for field in FIELDS), live)
 
     def keys(self, name: str) -> list[str]:
         return [f"steindamm:{{{name}}}:bucket"]
@@ -133,12 +133,16 @@ class Semaphore:
 Limit = Bucket | Semaphore
 
 
-def ask_all(limits: Sequence[Limit], now: float, request: Request) -> Decision:
-    """Decide in the Python, as a backend does."""
+def ask_all(
+    limits: Sequence[Limit], now: float, request: Request, hand: Callable[[Any], object] = lambda _: None
+) -> Decision:
+    """Decide in the Python, as a backend does; those who were handed a slot meanwhile are told."""
     parts = [limit.part(now) for limit in limits]
     decision = decide(parts, request)
     for limit, part in zip(limits, parts, strict=True):
         limit.keep(part)  # type: ignore[arg-type]
+        for waiter, _ in getattr(part, "handed", ()):
+            hand(waiter)
     return decision
 
 
@@ -185,7 +189,7 @@ class InLua:
         """Read all that is known."""
         for keys in self._keys:
             self._pipeline.get(keys[0])
-            for key in keys[1:]:
+            for key in keys[1:5]:
                 self._pipeline.zrange(key, 0, -1, withscores=True)
 
     def end(self) -> list[Any]:
@@ -197,15 +201,26 @@ class InLua:
     def known(self, replies: list[Any]) -> list[Any]:
         """What `read` has read, one for each limit."""
         reading = iter(replies)
-        return [_bucket(next(reading)) if limit.kind == "b" else _semaphore(reading) for limit in self._limits]
+        return [
+            _bucket(limit.terms, next(reading)) if isinstance(limit, Bucket) else _semaphore(reading)
+            for limit in self._limits
+        ]
 
 
-def _bucket(state: bytes | None) -> Any:
+def _bucket(terms: BucketTerms, state: bytes | None) -> Any:
     if state is None:
         return None
     size = BUCKET_STATE.size
     live = LIVE.unpack(state[size : size + LIVE.size]) if len(state) > size else None
-    return BUCKET_STATE.unpack(state[:size]), live
+    return _with_its_grid(terms, BUCKET_STATE.unpack(state[:size]), live)
+
+
+def _with_its_grid(terms: BucketTerms, state: tuple[float, ...], live: Any) -> Any:
+    """The grid of a full bucket begins when it is next taken from: until then it means nothing."""
+    capacity = live[LIVE_FIELDS.index("capacity")] if live else -1.0
+    line, pace, grid, *counts = state
+    is_full = min(line, pace) >= (capacity if capacity >= 0 else terms.capacity)
+    return line, pace, 0.0 if is_full else grid, *counts, live
 
 
 def _semaphore(reading: Any) -> Any:

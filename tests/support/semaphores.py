@@ -15,16 +15,19 @@ from typing import Any
 import redis
 
 from steindamm import AsyncSemaphore, SyncSemaphore
+from steindamm.backends.redis.semaphore import PARTS
 from support.buckets import call
 
 NUMBERS = count(1)
 LUA = Path(__file__).parents[2] / "lua"
 STATE = Struct("<16d")
+LIVE = Struct("<3d")
+"""What follows the state where something is changed: when it reopens, its capacity, when that was set."""
 META = (
     "capacity", "held", "listening", "waiting", "earliest", "fading", "seen", "fence", "arrivals", "mean",
     "granted", "deferred", "refused", "waited", "until_leases", "until_waiters",
 )  # fmt: skip
-TEST_CLOCK = "local function now_us() return tonumber(KEYS[6]) end"
+TEST_CLOCK = "local function now_us() return tonumber(KEYS[7]) end"
 
 
 def script_text(clock: str) -> str:
@@ -34,10 +37,15 @@ def script_text(clock: str) -> str:
     )
 
 
+def change_text(clock: str) -> str:
+    """The script that changes a semaphore, with a clock of the test's own."""
+    return "\n".join([clock, *((LUA / f"{part}.lua").read_text() for part in ("semaphore_rules", "semaphore_change"))])
+
+
 def keys_of(name: str) -> list[str]:
     """The keys of the semaphore `name`, as the script takes them."""
     prefix = f"steindamm:{{{name}}}:semaphore"
-    return [prefix, *(f"{prefix}:{part}" for part in ("leases", "listening", "away", "present"))]
+    return [prefix, *(f"{prefix}:{part}" for part in PARTS)]
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Iterator, Sequence
 from struct import Struct
@@ -16,15 +17,17 @@ from steindamm.backends.redis.semaphore import TERMS as SEMAPHORE_TERMS
 from steindamm.backends.redis.semaphore import RedisSemaphore, SemaphoreWire
 from steindamm.backends.redis.sharing import AsyncSharing, SyncSharing
 from steindamm.backends.terms import bucket_terms, semaphore_terms
+from steindamm.background import in_background
 from steindamm.errors import LimiterUnavailableError
-from steindamm.rules import bucket
-from steindamm.rules.all_of import Decision, Request, Verdict
+from steindamm.rules.all_of import Decision, Request, Verdict, What, undoing
 from steindamm.rules.semaphore import Place, Standing
 from steindamm.settings import BucketSettings, SemaphoreSettings
 from steindamm.tickets import Ticket
 
 TIMES = Struct("<5d")
 ASK = Struct("<2d")
+BUCKET, SEMAPHORE = "b", "s"
+NOBODY = "-"
 VERDICTS = {int(verdict): verdict for verdict in Verdict}
 
 
@@ -41,13 +44,18 @@ class AllOfWire:
         self.name = " + ".join(each.name for each in settings)
         self.script = all_of_script()
         self.keys = tuple(key for wire in wires for key in wire.keys)
-        self.kinds = "".join("b" if isinstance(each, BucketSettings) else "s" for each in settings)
+        self.kinds = "".join(BUCKET if isinstance(each, BucketSettings) else SEMAPHORE for each in settings)
         self.identity = tuple(wire.identity for wire in wires)
         self.size = 3 + 2 * len(wires)
 
     def encoded(self, requests: list[Request], *, counted: bool) -> tuple[Any, ...]:
         """The script's arguments."""
-        askers = [ask.asker.id for request in requests for ask in request.asks if ask.asker is not None]
+        askers = [
+            ask.asker.id if ask.asker else NOBODY
+            for request in requests
+            for kind, ask in zip(self.kinds, request.asks, strict=True)
+            if kind == SEMAPHORE
+        ]
         terms = b"".join(_packed_terms(each, counted=counted) for each in self._settings)
         return self.kinds, terms, b"".join(map(packed, requests)), *askers
 
@@ -83,7 +91,7 @@ def _packed_terms(settings: BucketSettings | SemaphoreSettings, *, counted: bool
 
 def packed(request: Request) -> bytes:
     """A request as the script reads it."""
-    times = TIMES.pack(request.accept, request.horizon, request.stay, request.slack, request.just_look)
+    times = TIMES.pack(request.accept, request.horizon, request.stay, request.slack, request.what)
     return times + b"".join(ASK.pack(ask.cost, ask.turn) for ask in request.asks)
 
 
@@ -100,7 +108,7 @@ class RedisAllOf:
         self.link = link
         self._wire = wire
         self._limits = tuple(limits)
-        self._turns = [(index, limits[index].turns) for index, kind in enumerate(wire.kinds) if kind == "b"]
+        self._turns = [(index, limits[index].turns) for index, kind in enumerate(wire.kinds) if kind == BUCKET]
 
     def _tickets(self, request: Request) -> Iterator[tuple[int, Ticket, RedisSemaphore[Any]]]:
         for index, ask in enumerate(request.asks):
@@ -141,14 +149,13 @@ class RedisAllOf:
             semaphore.is_late(slot, asked_at) for _, _, semaphore in self._tickets(request)
         )
 
-    def _gifts(self, request: Request, decision: Decision) -> Iterator[tuple[Any, bucket.Request]]:
-        for limit, ask, given in zip(self._limits, request.asks, decision.given, strict=True):
-            if ask.asker is not None or not given:
-                continue
-            if decision.verdict is Verdict.GRANTED:
-                yield limit, bucket.Request(bucket.What.GIVE_BACK, ask.cost, turn=given)
-            elif not ask.turn:
-                yield limit, bucket.Request(bucket.What.GIVE_BOOKING_BACK, ask.cost, turn=given)
+    def _giving_back(self, request: Request) -> None:
+        for _, ticket, semaphore in self._tickets(request):
+            semaphore.forget(ticket)
+
+    def _not_given_back(self, request: Request, error: LimiterUnavailableError) -> None:
+        for _, ticket, semaphore in self._tickets(request):
+            semaphore.not_left(ticket, error)
 
 
 class SyncRedisAllOf(RedisAllOf):
@@ -156,12 +163,10 @@ class SyncRedisAllOf(RedisAllOf):
 
     def __init__(self, link: SyncLink, wire: AllOfWire, limits: Sequence[Any]) -> None:
         super().__init__(link, wire, limits)
-        self._sharing = SyncSharing(self._call, self.give_tokens_back)
+        self._sharing = SyncSharing(self._call, self._undo)
 
     def ask(self, request: Request) -> Decision:
         """Decide on one request; the tickets then know where they stand."""
-        if request.just_look:
-            return self._sharing.ask(request)
         self._asking(request)
         asked_at = monotonic()
         try:
@@ -170,11 +175,25 @@ class SyncRedisAllOf(RedisAllOf):
             self._leave_later(request)
             raise
         if self._is_late(request, decision, asked_at):
-            self._leave_later(request)
-            self.give_tokens_back(request, decision)
+            self.give_back(undoing(request, decision))
             return come_again(request)
         self._asked(request, decision, asked_at)
         return decision
+
+    def look(self, request: Request) -> Decision:
+        """What would be decided."""
+        return self._sharing.ask(request)
+
+    def give_back(self, request: Request) -> None:
+        """Return what was given; the tickets stand nowhere any more. Slots are given back later if not now."""
+        self._giving_back(request)
+        try:
+            self._sharing.ask(request)
+        except LimiterUnavailableError as error:
+            self._not_given_back(request, error)
+        except BaseException:
+            self._leave_later(request)
+            raise
 
     def _call(self, requests: list[Request]) -> list[Decision]:
         wire = self._wire
@@ -182,10 +201,9 @@ class SyncRedisAllOf(RedisAllOf):
         reply = self.link.run(wire.name, wire.script, wire.keys, args, wire.size * len(requests))
         return self._heard(wire.decoded(reply))
 
-    def give_tokens_back(self, request: Request, decision: Decision) -> None:
-        """Return the tokens, or the turn, that a request was given; a semaphore's asker leaves by itself."""
-        for limit, gift in self._gifts(request, decision):
-            limit.ask(gift)
+    def _undo(self, request: Request, decision: Decision) -> None:
+        if request.what is What.TAKE:
+            self.give_back(undoing(request, decision))
 
 
 class AsyncRedisAllOf(RedisAllOf):
@@ -193,12 +211,10 @@ class AsyncRedisAllOf(RedisAllOf):
 
     def __init__(self, link: AsyncLink, wire: AllOfWire, limits: Sequence[Any]) -> None:
         super().__init__(link, wire, limits)
-        self._sharing = AsyncSharing(self._call, self.give_tokens_back)
+        self._sharing = AsyncSharing(self._call, self._undo)
 
     async def ask(self, request: Request) -> Decision:
         """Decide on one request; the tickets then know where they stand."""
-        if request.just_look:
-            return await self._sharing.ask(request)
         self._asking(request)
         asked_at = monotonic()
         try:
@@ -207,11 +223,27 @@ class AsyncRedisAllOf(RedisAllOf):
             self._leave_later(request)
             raise
         if self._is_late(request, decision, asked_at):
-            self._leave_later(request)
-            await self.give_tokens_back(request, decision)
+            await self.give_back(undoing(request, decision))
             return come_again(request)
         self._asked(request, decision, asked_at)
         return decision
+
+    async def look(self, request: Request) -> Decision:
+        """What would be decided."""
+        return await self._sharing.ask(request)
+
+    async def give_back(self, request: Request) -> None:
+        """Return what was given; the tickets stand nowhere any more. Slots are given back later if not now."""
+        self._giving_back(request)
+        try:
+            await self._sharing.ask(request)
+        except LimiterUnavailableError as error:
+            self._not_given_back(request, error)
+
+    def abandon(self, request: Request) -> None:
+        """The same, where nobody can await it; where no loop runs any more, leases end by themselves."""
+        if asyncio._get_running_loop() is not None:
+            in_background(self.give_back(request))
 
     async def _call(self, requests: list[Request]) -> list[Decision]:
         wire = self._wire
@@ -219,10 +251,9 @@ class AsyncRedisAllOf(RedisAllOf):
         reply = await self.link.run(wire.name, wire.script, wire.keys, args, wire.size * len(requests))
         return self._heard(wire.decoded(reply))
 
-    async def give_tokens_back(self, request: Request, decision: Decision) -> None:
-        """Return the tokens, or the turn, that a request was given; a semaphore's asker leaves by itself."""
-        for limit, gift in self._gifts(request, decision):
-            await limit.ask(gift)
+    async def _undo(self, request: Request, decision: Decision) -> None:
+        if request.what is What.TAKE:
+            await self.give_back(undoing(request, decision))
 
 
 def come_again(request: Request, wait: float = 0.0) -> Decision:

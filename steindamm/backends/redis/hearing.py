@@ -47,17 +47,20 @@ class Hearers:
         return monotonic() > self._needed_at + IDLE
 
     def _hear(self, message: dict[str, Any]) -> None:
-        """Hand the slot that a message speaks of to its ticket; one that doubts it asks the server first."""
+        """Hand the slot that a message speaks of to its ticket.
+
+        One that doubts it asks the server first; a message without a slot tells that there is news.
+        """
         self._heard_at = monotonic()
         self._complained = False
         if message["type"] != "message":
             return
         data = message["data"]
-        who, _, fence = (data.decode() if isinstance(data, bytes) else str(data)).partition(" ")
+        who, _, fence = (data.decode() if isinstance(data, bytes) else str(data)).rpartition(" ")
         ticket = self.tickets.get(who)
         if ticket is None or not fence.isdigit():
             return
-        if ticket.doubts:
+        if ticket.doubts or fence == "0":
             self._link.watch.hurry()
         elif ticket.hand(int(fence)):
             self.tickets.pop(who, None)

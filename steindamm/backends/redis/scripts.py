@@ -41,6 +41,11 @@ def semaphore_script() -> Script:
     return script("clock", "semaphore_at_once", "semaphore_rules", "semaphore")
 
 
+def semaphore_change_script() -> Script:
+    """Closes, reopens or overrides a semaphore."""
+    return script("clock", "semaphore_rules", "semaphore_change")
+
+
 def all_of_script() -> Script:
     """Decides on requests to several limits at once."""
     return script("clock", *BUCKET, "semaphore_rules", "all_of_rules", "all_of")

@@ -10,13 +10,14 @@ from typing import Any, Generic, TypeVar
 
 from steindamm.backends.redis.connection import checked_connection
 from steindamm.backends.redis.links import AsyncLink, Reply, SyncLink, async_link, counts_listeners, sync_link
-from steindamm.backends.redis.scripts import semaphore_script
+from steindamm.backends.redis.scripts import semaphore_change_script, semaphore_script
 from steindamm.backends.redis.sharing import MOST, AsyncSharing, SyncSharing
 from steindamm.backends.redis.watch import say_lost
 from steindamm.backends.terms import MICROSECONDS, semaphore_terms
 from steindamm.background import in_background
 from steindamm.errors import LimiterUnavailableError
 from steindamm.loops import EachLoop
+from steindamm.rules.changes import Change
 from steindamm.rules.semaphore import Place, Request, Standing, Stay, What
 from steindamm.settings import SemaphoreSettings
 from steindamm.tickets import Ticket
@@ -27,6 +28,8 @@ TERMS = Struct("<4d")
 REQUEST = Struct("<4d")
 STANDINGS = {int(standing): standing for standing in Standing}
 UNUSED = -1.0
+PARTS = "leases", "listening", "away", "present", "since"
+"""What a semaphore keeps beside its state."""
 
 Link = TypeVar("Link", SyncLink, AsyncLink)
 
@@ -37,27 +40,35 @@ class SemaphoreWire:
     def __init__(self, settings: SemaphoreSettings) -> None:
         self.name = settings.name
         self.script = semaphore_script()
+        self.change_script = semaphore_change_script()
         prefix = f"steindamm:{settings.key}:semaphore"
-        self.keys = (prefix, f"{prefix}:leases", f"{prefix}:listening", f"{prefix}:away", f"{prefix}:present")
+        self.keys = (prefix, *(f"{prefix}:{part}" for part in PARTS))
         self.terms = semaphore_terms(settings)
         self.identity = (prefix, self.terms)
+        self._packed_terms = [TERMS.pack(*self.terms, counted) for counted in (False, True)]
         self.lease = self.terms.lease / MICROSECONDS
         self.presence = self.terms.presence / MICROSECONDS
 
     def encoded(self, requests: list[Request], *, counted: bool) -> tuple[Any, ...]:
         """The script's arguments."""
         return (
-            TERMS.pack(*self.terms, counted),
+            self._packed_terms[counted],
             b"".join([REQUEST.pack(what, number, stay, slack) for what, _, number, stay, slack in requests]),
             *[request.asker.id for request in requests],
         )
 
+    def encoded_change(self, change: Change, *, counted: bool) -> tuple[bytes, ...]:
+        """The arguments of the script that changes the semaphore."""
+        numbers = Struct(f"<{len(change.numbers)}d").pack(*change.numbers)
+        return TERMS.pack(*self.terms, counted), change.kind.encode(), numbers, change.note
+
     def decoded(self, reply: Reply) -> list[Place]:
         """One place for each request."""
+        closed = reply.pop() if len(reply) % 3 else 0
         numbers = iter(reply)
         try:
             return [
-                Place(STANDINGS[standing], number, wait)
+                Place(STANDINGS[standing], number, wait, closed)
                 for standing, number, wait in zip(numbers, numbers, numbers, strict=True)
             ]
         except KeyError:
@@ -106,6 +117,7 @@ class RedisSemaphore(Generic[Link]):
         elif stay is Stay.LISTENING:
             ticket.keep(asked_at, self._wire.presence)
             ticket.number = place.number
+            ticket.ask_when_open(place.closed / MICROSECONDS)
             self._link.watch.add(ticket, self)
             self._link.hearing.listen()
 
@@ -127,7 +139,9 @@ class RedisSemaphore(Generic[Link]):
 
     def _renewing(self, tickets: list[Ticket]) -> list[Request]:
         return [
-            Request(What.LEAVE, ticket, UNUSED) if ticket.gone else Request(What.RENEW, ticket, ticket.place)
+            Request(What.LEAVE, ticket, UNUSED)
+            if ticket.gone
+            else Request(What.RENEW, ticket, ticket.place or -float(ticket.fence))
             for ticket in tickets
         ]
 
@@ -152,6 +166,7 @@ class RedisSemaphore(Generic[Link]):
         elif place.standing is Standing.WAITING:
             ticket.keep_place(asked_at, self._wire.presence)
             ticket.number = place.number
+            ticket.ask_when_open(place.closed / MICROSECONDS)
         else:
             self._link.watch.remove(ticket)
             if ticket.fence and not ticket.gone:
@@ -221,6 +236,12 @@ class SyncRedisSemaphore(RedisSemaphore[SyncLink]):
         wire = self._wire
         args = wire.encoded(requests, counted=counts_listeners(self._link.client))
         return wire.decoded(self._link.run(wire.name, wire.script, wire.keys, args, 3 * len(requests)))
+
+    def change(self, change: Change) -> None:
+        """Make a change for all who share the semaphore."""
+        wire = self._wire
+        args = wire.encoded_change(change, counted=counts_listeners(self._link.client))
+        self._link.run(wire.name, wire.change_script, wire.keys, args, 1)
 
     def _undo(self, request: Request, place: Place) -> None:
         """Nothing to do: whoever has gone leaves."""
@@ -299,6 +320,12 @@ class AsyncRedisSemaphore(RedisSemaphore[AsyncLink]):
         wire = self._wire
         args = wire.encoded(requests, counted=counts_listeners(self._link.client))
         return wire.decoded(await self._link.run(wire.name, wire.script, wire.keys, args, 3 * len(requests)))
+
+    async def change(self, change: Change) -> None:
+        """Make a change for all who share the semaphore."""
+        wire = self._wire
+        args = wire.encoded_change(change, counted=counts_listeners(self._link.client))
+        await self._link.run(wire.name, wire.change_script, wire.keys, args, 1)
 
     async def _undo(self, request: Request, place: Place) -> None:
         """Nothing to do: whoever has gone leaves."""

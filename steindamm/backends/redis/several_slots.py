@@ -17,7 +17,7 @@ from steindamm.backends.redis.links import async_link, sync_link
 from steindamm.backends.redis.servers import is_cluster
 from steindamm.background import in_background
 from steindamm.loops import EachLoop
-from steindamm.rules.all_of import Decision, Look, Request, Verdict, may_keep
+from steindamm.rules.all_of import Decision, Look, Request, Verdict, What, may_keep, undoing
 from steindamm.rules.semaphore import Stay
 from steindamm.semaphore import Semaphore
 from steindamm.tickets import Ticket
@@ -39,6 +39,7 @@ class SeveralSlots:
     """
 
     def __init__(self, groups: Sequence[Group], limiters: Sequence[Any]) -> None:
+        self.link = groups[0][1].link
         self._groups = groups
         self._limiters = limiters
 
@@ -63,10 +64,10 @@ class SeveralSlots:
         given = [self._whole(request, group, decision).given for group, decision in taken]
         return come_again(request)._replace(verdict=Verdict.GRANTED, given=tuple(map(max, zip(*given, strict=True))))
 
-    def _held_elsewhere(self, request: Request, group: Group) -> Iterator[tuple[int, Ticket]]:
-        """The slots that the asker has been handed in other groups."""
+    def _held(self, request: Request) -> Iterator[tuple[int, Ticket]]:
+        """The slots that the asker has been handed before, and still has."""
         for index, ask in enumerate(request.asks):
-            if index not in group[0] and ask.asker is not None and ask.asker.fence:
+            if ask.asker is not None and ask.asker.fence and not ask.asker.gone:
                 yield index, ask.asker
 
     def _keeps(self, request: Request, index: int, which: int) -> bool:
@@ -88,7 +89,7 @@ class SyncSeveralSlots(SeveralSlots):
                     return self._not_granted(request, group, decision, taken)
                 taken.append((group, decision))
         except BaseException:
-            self._give_back(request, taken)
+            self._undo(request, taken)
             raise
         return self._granted(request, taken)
 
@@ -98,31 +99,33 @@ class SyncSeveralSlots(SeveralSlots):
         for group in self._groups:
             if group is self._groups[-1] and all(look.verdict is Verdict.GRANTED for look in looks):
                 return looks
-            looks.append(group[1].ask(looking(request, group)))
+            looks.append(group[1].look(looking(request, group)))
         return looks
 
     def _not_granted(
         self, request: Request, group: Group, decision: Decision, taken: list[tuple[Group, Decision]]
     ) -> Decision:
-        if taken:
-            self._give_back(request, taken)
-            return come_again(request, beaten())
-        whole = self._whole(request, group, decision)
+        is_beaten = bool(taken)
+        self._undo(request, taken)
+        whole = come_again(request, beaten()) if is_beaten else self._whole(request, group, decision)
         given = list(whole.given)
-        for index, ticket in self._held_elsewhere(request, group):
-            if self._keeps(request, index, whole.which):
+        for index, ticket in self._held(request):
+            if given[index]:
+                continue
+            if not is_beaten and self._keeps(request, index, whole.which):
                 given[index] = ticket.fence
             else:
                 self._limiters[index].backend.leave(ticket, used=False)
         return whole._replace(given=tuple(given))
 
-    def _give_back(self, request: Request, taken: list[tuple[Group, Decision]]) -> None:
+    def give_back(self, request: Request) -> None:
+        """Return what was given; the tickets stand nowhere any more."""
+        for group in reversed(self._groups):
+            group[1].give_back(giving(request, group))
+
+    def _undo(self, request: Request, taken: list[tuple[Group, Decision]]) -> None:
         for group, decision in reversed(taken):
-            part = part_of(request, group, patient=False)
-            for index, ask in zip(group[0], part.asks, strict=True):
-                if ask.asker is not None:
-                    self._limiters[index].backend.leave(ask.asker, used=False)
-            group[1].give_tokens_back(part, decision)
+            group[1].give_back(undoing(part_of(request, group, patient=False), decision))
         taken.clear()
 
 
@@ -141,7 +144,7 @@ class AsyncSeveralSlots(SeveralSlots):
                 taken.append((group, decision))
         except BaseException as error:
             if not isinstance(error, GeneratorExit):
-                await asyncio.shield(in_background(self._give_back(request, taken)))
+                await asyncio.shield(in_background(self._undo(request, taken)))
             raise
         return self._granted(request, taken)
 
@@ -151,31 +154,38 @@ class AsyncSeveralSlots(SeveralSlots):
         for group in self._groups:
             if group is self._groups[-1] and all(look.verdict is Verdict.GRANTED for look in looks):
                 return looks
-            looks.append(await group[1].ask(looking(request, group)))
+            looks.append(await group[1].look(looking(request, group)))
         return looks
 
     async def _not_granted(
         self, request: Request, group: Group, decision: Decision, taken: list[tuple[Group, Decision]]
     ) -> Decision:
-        if taken:
-            await self._give_back(request, taken)
-            return come_again(request, beaten())
-        whole = self._whole(request, group, decision)
+        is_beaten = bool(taken)
+        await self._undo(request, taken)
+        whole = come_again(request, beaten()) if is_beaten else self._whole(request, group, decision)
         given = list(whole.given)
-        for index, ticket in self._held_elsewhere(request, group):
-            if self._keeps(request, index, whole.which):
+        for index, ticket in self._held(request):
+            if given[index]:
+                continue
+            if not is_beaten and self._keeps(request, index, whole.which):
                 given[index] = ticket.fence
             else:
                 await self._limiters[index].backend.leave(ticket, used=False)
         return whole._replace(given=tuple(given))
 
-    async def _give_back(self, request: Request, taken: list[tuple[Group, Decision]]) -> None:
+    async def give_back(self, request: Request) -> None:
+        """Return what was given; the tickets stand nowhere any more."""
+        for group in reversed(self._groups):
+            await group[1].give_back(giving(request, group))
+
+    def abandon(self, request: Request) -> None:
+        """The same, where nobody can await it."""
+        for group in reversed(self._groups):
+            group[1].abandon(giving(request, group))
+
+    async def _undo(self, request: Request, taken: list[tuple[Group, Decision]]) -> None:
         for group, decision in reversed(taken):
-            part = part_of(request, group, patient=False)
-            for index, ask in zip(group[0], part.asks, strict=True):
-                if ask.asker is not None:
-                    await self._limiters[index].backend.leave(ask.asker, used=False)
-            await group[1].give_tokens_back(part, decision)
+            await group[1].give_back(undoing(part_of(request, group, patient=False), decision))
         taken.clear()
 
 
@@ -187,7 +197,12 @@ def part_of(request: Request, group: Group, *, patient: bool) -> Request:
 
 def looking(request: Request, group: Group) -> Request:
     """What tells what one group would say."""
-    return part_of(request, group, patient=True)._replace(just_look=True)
+    return part_of(request, group, patient=True)._replace(what=What.LOOK)
+
+
+def giving(request: Request, group: Group) -> Request:
+    """What gives back what one group gave."""
+    return request._replace(asks=tuple(request.asks[index] for index in group[0]))
 
 
 def beaten() -> float:

@@ -138,6 +138,7 @@ class SyncWatch:
                 thread.start()
                 self._thread = thread
             elif ticket.due < self._wakes_at:
+                self._wakes_at = ticket.due
                 self._changed.notify()
 
     def remove(self, ticket: Ticket) -> None:
@@ -159,8 +160,10 @@ class SyncWatch:
     def _next(self) -> dict[SyncRenewing, list[Ticket]] | None:
         """Those that are due, when they are; None when there was nothing to renew for long."""
         with self._changed:
-            self._wakes_at = min(self._watched.next_due(), monotonic() + IDLE)
-            wait = self._wakes_at - monotonic()
+            now = monotonic()
+            called_for = self._wakes_at if self._wakes_at > now else now + IDLE
+            self._wakes_at = min(self._watched.next_due(), called_for)
+            wait = self._wakes_at - now
             if wait > 0 and not self._changed.wait(wait) and not self._watched:
                 self._thread = None
                 return None

@@ -1,0 +1,404 @@
+"""Several limits at once: what is decided about one request, and what holds whatever happens."""
+
+from __future__ import annotations
+
+import math
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.limits import Bucket, Limit, Semaphore, ask_all
+
+from steindamm.rules import bucket, semaphore
+from steindamm.rules.all_of import Ask, Decision, Request, Verdict, What, undoing
+from steindamm.rules.bucket import BucketTerms
+from steindamm.rules.changes import Change, Kind
+from steindamm.rules.semaphore import SemaphoreTerms, Stay
+
+US = 1e6
+HOUR = 3_600 * US
+FOREVER = math.inf
+
+
+def a_bucket(capacity: float = 1.0, amount: float = 1.0, step: float = 1.0) -> Bucket:
+    return Bucket(BucketTerms(capacity, amount, step * US, capacity, keep=60 * US))
+
+
+def a_semaphore(capacity: int = 1) -> Semaphore:
+    return Semaphore(SemaphoreTerms(capacity, FOREVER, FOREVER))
+
+
+class Limits:
+    """Some limits and a clock, in seconds."""
+
+    def __init__(self, *limits: Limit) -> None:
+        self.limits = limits
+        self.now = 1_000.0
+        self._askers = count(1)
+
+    def ask(self, *turns: float, cost: float = 1.0, accept: float = 0.0, horizon: float = HOUR, **how: Any) -> Decision:
+        """One caller's request to all, with the turns that it has; whoever asks semaphores is somebody new."""
+        return self.request(self.question(*turns, cost=cost, accept=accept, horizon=horizon, **how))
+
+    def question(
+        self, *turns: float, cost: float = 1.0, asker: str = "", stay: Stay = Stay.LISTENING, **how: Any
+    ) -> Request:
+        turns = turns or (0.0,) * len(self.limits)
+        asker = asker or f"asker-{next(self._askers)}"
+        asks = [
+            Ask(cost, turn) if limit.kind == "b" else Ask(0.0, turn, asker)
+            for limit, turn in zip(self.limits, turns, strict=True)
+        ]
+        return Request(tuple(asks), stay=stay, **how)
+
+    def request(self, request: Request) -> Decision:
+        return ask_all(self.limits, self.now * US, request)
+
+    def take_alone(self, index: int, cost: float = 1.0, accept: float = HOUR) -> bucket.Decision:
+        return self.limits[index].ask(self.now * US, bucket.Request(bucket.What.TAKE, cost, accept))
+
+    def enter_alone(self, index: int, asker: str) -> semaphore.Place:
+        asking = semaphore.Request(semaphore.What.ENTER, asker, 0.0, Stay.LISTENING)
+        return self.limits[index].ask(self.now * US, asking)
+
+    def leave(self, index: int, asker: str) -> None:
+        self.limits[index].ask(self.now * US, semaphore.Request(semaphore.What.LEAVE, asker, 1.0))
+
+    def levels(self, index: int) -> tuple[float, float]:
+        """The line and the pace of a bucket now."""
+        part = self.limits[index].part(self.now * US)
+        part.look(Ask(0.0), Request(()))
+        return part.state.line, part.state.pace
+
+    def known(self) -> list[Any]:
+        return [limit.known() for limit in self.limits]
+
+    def brought_to_now(self, question: Request) -> list[Any]:
+        """What there is to know of each, but for the time, and how often it has refused."""
+        self.request(question._replace(what=What.LOOK))
+        return [self._brought_to_now(index, limit) for index, limit in enumerate(self.limits)]
+
+    def _brought_to_now(self, index: int, limit: Limit) -> Any:
+        state = limit.state
+        if isinstance(limit, Semaphore):
+            return state and (dict(state.leases), list(state.listening), list(state.away), dict(state.present))
+        return self.levels(index), state and (state.granted, state.deferred, state.waited)
+
+
+class TestWhereAllHaveIt:
+    def test_each_gives_it(self) -> None:
+        limits = Limits(a_bucket(3), a_bucket(5), a_semaphore())
+        assert limits.ask(cost=2).verdict is Verdict.GRANTED
+        assert (limits.levels(0), limits.levels(1)) == ((1, 1), (3, 3))
+        assert len(limits.limits[2].state.leases) == 1
+
+    def test_each_tells_what_gives_it_back(self) -> None:
+        limits = Limits(a_bucket(3), a_semaphore())
+        request = limits.question(accept=0.0)
+        limits.request(undoing(request, limits.request(request)))
+        assert limits.levels(0) == (3, 3)
+        assert not limits.limits[1].state.leases
+
+
+class TestWhereOneIsShort:
+    def test_the_others_stay_as_they_were(self) -> None:
+        limits = Limits(a_bucket(1), a_bucket(5), a_semaphore())
+        limits.take_alone(0)
+        before = limits.known()
+        assert limits.ask().verdict is Verdict.WAITING
+        assert limits.known()[1:] == before[1:]
+
+    def test_a_turn_is_booked_there(self) -> None:
+        limits = Limits(a_bucket(1), a_bucket(5))
+        limits.take_alone(0)
+        waits = [limits.ask().wait / US for _ in range(3)]
+        assert waits == [1, 2, 3]
+        assert limits.levels(0) == (-3, 0)
+
+    def test_the_wait_is_the_longest_of_all(self) -> None:
+        limits = Limits(a_bucket(1), a_bucket(1, step=7), a_semaphore())
+        limits.take_alone(0)
+        limits.take_alone(1)
+        decision = limits.ask()
+        assert (decision.which, decision.wait / US) == (1, 7)
+        assert limits.levels(0) == (0, 0)
+
+    def test_whoever_comes_back_at_its_turn_starts(self) -> None:
+        limits = Limits(a_bucket(1), a_bucket(5))
+        limits.take_alone(0)
+        turn = limits.ask().given[0]
+        limits.now += 1
+        assert limits.ask(turn, 0.0).verdict is Verdict.GRANTED
+        assert (limits.levels(0), limits.levels(1)) == ((0, 0), (4, 4))
+
+    def test_whoever_comes_early_keeps_its_turn_and_touches_nothing(self) -> None:
+        limits = Limits(a_bucket(1), a_bucket(5))
+        limits.take_alone(0)
+        turn = limits.ask().given[0]
+        before = limits.known()
+        limits.now += 0.25
+        decision = limits.ask(turn, 0.0)
+        assert (decision.verdict, decision.wait / US, decision.given[0]) == (Verdict.WAITING, 0.75, turn)
+        assert limits.known() == before
+
+    def test_whoever_comes_back_and_finds_another_short_waits_there_and_keeps_both_turns(self) -> None:
+        limits = Limits(a_bucket(1), a_bucket(1, step=5))
+        limits.take_alone(0)
+        first = limits.ask().given[0]
+        limits.now += 1
+        limits.take_alone(1)
+        decision = limits.ask(first, 0.0)
+        assert (decision.which, decision.wait / US) == (1, 5)
+        limits.now += 5
+        assert limits.ask(first, decision.given[1]).verdict is Verdict.GRANTED
+
+    def test_a_forged_turn_gains_no_token(self) -> None:
+        limits = Limits(a_bucket(2), a_bucket(5))
+        verdicts = [limits.ask(1.0, 1.0).verdict for _ in range(4)]
+        assert verdicts == [Verdict.GRANTED] * 2 + [Verdict.WAITING] * 2
+
+
+class TestRefusals:
+    def test_name_the_limit_that_refuses_and_touch_nothing(self) -> None:
+        limits = Limits(a_bucket(5), a_bucket(1, step=60), a_semaphore())
+        limits.take_alone(1)
+        before = limits.known()
+        decision = limits.ask(horizon=30 * US)
+        assert (decision.verdict, decision.which, decision.wait / US) == (Verdict.REFUSED, 1, 60)
+        assert before[0] == limits.known()[0]
+        assert before[2] == limits.known()[2]
+        assert limits.limits[1].state.refused == 1
+
+    def test_come_before_waits_however_long_those_are(self) -> None:
+        """A semaphore's wait is a guess; a bucket's is known, and there is no use in standing in line first."""
+        limits = Limits(a_bucket(1, step=60), a_semaphore())
+        limits.take_alone(0)
+        for number in range(100):
+            limits.enter_alone(1, f"other-{number}")
+        limits.now += 50
+        decision = limits.ask(horizon=5 * US)
+        assert (decision.verdict, decision.which) == (Verdict.REFUSED, 0)
+
+    def test_of_a_quota_that_is_spent_tell_that_no_wait_helps(self) -> None:
+        limits = Limits(a_bucket(), Bucket(BucketTerms(1.0, 0.0, 0.0, 1.0, keep=60 * US)))
+        limits.take_alone(1)
+        decision = limits.ask(accept=FOREVER)
+        assert (decision.verdict, decision.which, decision.wait) == (Verdict.REFUSED, 1, FOREVER)
+
+    def test_of_one_who_does_not_stay_name_the_semaphore(self) -> None:
+        limits = Limits(a_bucket(), a_semaphore())
+        limits.enter_alone(1, "other")
+        decision = limits.ask(stay=Stay.NO)
+        assert (decision.verdict, decision.which) == (Verdict.REFUSED, 1)
+        assert limits.limits[1].state.refused == 1
+
+    def test_of_one_who_just_looks_change_nothing(self) -> None:
+        limits = Limits(a_bucket(1, step=60), a_semaphore())
+        limits.take_alone(0)
+        before = limits.known()
+        assert limits.ask(horizon=0.0, what=What.LOOK).verdict is Verdict.REFUSED
+        assert limits.ask(what=What.LOOK).verdict is Verdict.WAITING
+        limits.now += 60
+        assert limits.ask(what=What.LOOK).verdict is Verdict.GRANTED
+        assert limits.known() == before
+
+
+class TestTokensTakenAhead:
+    def test_leave_a_bucket_as_if_they_were_taken_at_the_start(self) -> None:
+        """A full bucket does not fill again before the start: what flows over until then is nobody's."""
+        limits = Limits(a_bucket(1, step=1), a_bucket(5, step=0.1))
+        limits.take_alone(0)
+        decision = limits.ask(accept=US)
+        assert (decision.verdict, decision.wait / US) == (Verdict.GRANTED, 1)
+        limits.now += 1
+        assert limits.levels(1)[1] == 4
+
+    def test_are_not_taken_for_a_start_that_is_further_away(self) -> None:
+        limits = Limits(a_bucket(1, step=1), a_bucket(5))
+        limits.take_alone(0)
+        assert limits.ask(accept=0.9 * US).verdict is Verdict.WAITING
+        assert limits.levels(1) == (5, 5)
+
+    def test_come_to_one_who_is_late_at_its_turn_before_those_with_later_ones(self) -> None:
+        limits = Limits(a_bucket(1), a_semaphore())
+        limits.take_alone(0)
+        late = limits.ask().given[0]
+        limits.now += 1
+        limits.enter_alone(1, "other")
+        place = limits.ask(late, 0.0, asker="late").given[1]
+        limits.now += 0.5
+        forged = bucket.Request(bucket.What.COME_BACK, 1.0, turn=1.0)
+        assert limits.limits[0].ask(limits.now * US, forged).verdict is bucket.Verdict.GRANTED
+        limits.leave(1, "other")
+        decision = limits.ask(late, place, asker="late", accept=US)
+        assert (decision.verdict, decision.wait / US) == (Verdict.GRANTED, 0.5)
+
+
+class TestSlots:
+    def test_are_not_taken_while_tokens_are_short(self) -> None:
+        limits = Limits(a_bucket(1), a_semaphore())
+        limits.take_alone(0)
+        limits.ask()
+        assert limits.enter_alone(1, "other").standing is semaphore.Standing.HOLDING
+
+    def test_that_are_handed_over_too_early_go_to_the_next_in_the_same_decision(self) -> None:
+        limits = Limits(a_bucket(1, step=60), a_semaphore())
+        limits.enter_alone(1, "holder")
+        decision = limits.ask(asker="early")
+        assert decision.which == 1
+        limits.enter_alone(1, "next")
+        limits.take_alone(0)
+        limits.leave(1, "holder")
+        assert list(limits.limits[1].state.leases) == ["early"]
+        decision = limits.ask(0.0, decision.given[1], asker="early")
+        assert decision.which == 0
+        assert list(limits.limits[1].state.leases) == ["next"]
+
+    def test_go_to_who_was_handed_one_and_has_all_else(self) -> None:
+        limits = Limits(a_bucket(1), a_semaphore())
+        limits.enter_alone(1, "holder")
+        place = limits.ask(asker="waits").given[1]
+        limits.leave(1, "holder")
+        assert limits.ask(0.0, place, asker="waits").verdict is Verdict.GRANTED
+
+    def test_come_in_the_order_of_arrival_to_who_went_to_wait_elsewhere(self) -> None:
+        limits = Limits(a_bucket(1), a_semaphore())
+        limits.enter_alone(1, "holder")
+        place = limits.ask(asker="first").given[1]
+        limits.enter_alone(1, "second")
+        limits.take_alone(0)
+        limits.leave(1, "holder")
+        limits.ask(0.0, place, asker="first")  # gives the slot back, and waits for a token
+        limits.now += 1
+        decision = limits.ask(1.0, place, asker="first")
+        assert (decision.which, decision.given[1]) == (1, place)
+        limits.enter_alone(1, "third")
+        limits.leave(1, "second")
+        assert list(limits.limits[1].state.leases) == ["first"]
+
+
+class TestWhatIsChangedWhileTheyRun:
+    def test_a_closed_bucket_is_waited_for_and_its_turns_come_after_it_reopens(self) -> None:
+        limits = Limits(a_bucket(1), a_bucket(5))
+        limits.limits[0].change(limits.now * US, Change(Kind.CLOSE_FOR, (10 * US,)))
+        waits = [limits.ask().wait / US for _ in range(3)]
+        assert waits == [pytest.approx(10), pytest.approx(11), pytest.approx(12)]
+        assert limits.levels(1) == (5, 5)
+
+    def test_a_turn_that_was_booked_moves_when_its_bucket_is_closed(self) -> None:
+        limits = Limits(a_bucket(1), a_bucket(5))
+        limits.take_alone(0)
+        turn = limits.ask().given[0]
+        limits.limits[0].change(limits.now * US, Change(Kind.CLOSE_FOR, (10 * US,)))
+        limits.now += 1
+        decision = limits.ask(turn, 0.0)
+        assert (decision.verdict, decision.wait / US) == (Verdict.WAITING, pytest.approx(10))
+        limits.now += 10
+        assert limits.ask(turn, 0.0).verdict is Verdict.GRANTED
+
+    def test_a_cost_above_a_lowered_capacity_is_told_apart(self) -> None:
+        limits = Limits(a_bucket(5), a_bucket(5))
+        limits.limits[1].change(limits.now * US, Change(Kind.OVERRIDE, (2.0, 1.0, US, -1.0, 1.0)))
+        decision = limits.ask(cost=3)
+        assert (decision.verdict, decision.which) == (Verdict.TOO_MUCH, 1)
+        assert limits.levels(0) == (5, 5)
+
+
+# Whatever happens
+
+limit_kinds = st.lists(
+    st.builds(a_bucket, st.sampled_from([1.0, 2.0, 5.0]), st.sampled_from([0.5, 1.0]), st.sampled_from([0.3, 1.0, 4.0]))
+    | st.builds(a_semaphore, st.integers(1, 3)),
+    min_size=1,
+    max_size=4,
+)
+moves = st.sampled_from([0.0, 0.0, 0.05, 0.3, 1.0, 2.5])
+actions = st.sampled_from(["new", "new", "new", "back", "back", "forge", "alone", "end"])
+callers = st.tuples(
+    moves, actions, st.integers(0, 20), st.sampled_from([0.0, 0.05, 1.0]), st.sampled_from([0.0, 3.0, 50.0])
+)
+
+
+class Crowd:
+    """Callers of all sorts at some limits: what has started when, and who holds a slot."""
+
+    def __init__(self, limits: list[Limit]) -> None:
+        self.at = Limits(*limits)
+        self.starts: list[list[tuple[float, float]]] = [[] for _ in limits]
+        self.waiting: list[tuple[str, tuple[float, ...]]] = []
+        self.holding: list[tuple[int, str]] = []
+        self.names = count(1)
+
+    def act(self, action: str, which: int, accept: float, horizon: float) -> None:
+        if action == "end":
+            if self.holding:
+                self.at.leave(*self.holding.pop(which % len(self.holding)))
+        elif action == "alone":
+            self._alone(which % len(self.at.limits))
+        elif action == "back" and self.waiting:
+            name, turns = self.waiting.pop(which % len(self.waiting))
+            self._ask(name, turns, accept, horizon)
+        else:
+            turn = 1.0 if action == "forge" else 0.0
+            self._ask(f"caller-{next(self.names)}", (turn,) * len(self.at.limits), accept, horizon)
+
+    def _alone(self, index: int) -> None:
+        if self.at.limits[index].kind == "s":
+            name = f"alone-{next(self.names)}"
+            if self.at.enter_alone(index, name).standing is semaphore.Standing.HOLDING:
+                self.holding.append((index, name))
+            return
+        verdict, wait, *_ = self.at.take_alone(index, accept=5 * US)
+        if verdict is bucket.Verdict.GRANTED:
+            self.starts[index].append((self.at.now + wait / US, 1.0))
+
+    def _ask(self, name: str, turns: tuple[float, ...], accept: float, horizon: float) -> None:
+        question = self.at.question(*turns, asker=name, accept=accept * US, horizon=horizon * US)
+        before = self.at.brought_to_now(question)
+        states = [limit.state for limit in self.at.limits if limit.kind == "s" and limit.state]
+        has_something = any(name in state.leases or name in state.present for state in states)
+        decision = self.at.request(question)
+        if decision.verdict is Verdict.GRANTED:
+            for index, limit in enumerate(self.at.limits):
+                if limit.kind == "b":
+                    self.starts[index].append((self.at.now + decision.wait / US, 1.0))
+                else:
+                    self.holding.append((index, name))
+        elif decision.verdict is Verdict.WAITING:
+            new = decision.given[decision.which]
+            self.waiting.append((name, (*turns[: decision.which], new, *turns[decision.which + 1 :])))
+        elif not has_something:
+            assert self.at.brought_to_now(question) == before
+
+    def assert_that_no_limit_is_exceeded(self) -> None:
+        for limit, starts in zip(self.at.limits, self.starts, strict=True):
+            if limit.kind == "s":
+                assert limit.state is None or len(limit.state.leases) <= limit.terms.capacity
+            else:
+                assert_bound(limit.terms, sorted(starts))
+
+
+def assert_bound(terms: BucketTerms, starts: list[tuple[float, float]]) -> None:
+    """No window holds more than the capacity and what is refilled in it."""
+    for first, (begin, _) in enumerate(starts):
+        total = 0.0
+        for end, cost in starts[first:]:
+            total += cost
+            refills = math.floor((end - begin) * US / terms.step + 1e-9) + 1
+            assert total <= terms.capacity + terms.amount * refills + 1e-6
+
+
+@settings(max_examples=300, deadline=None)
+@given(limits=limit_kinds, history=st.lists(callers, max_size=40))
+def test_no_limit_is_exceeded_and_a_refusal_leaves_all_as_they_were(limits: list[Limit], history: list[Any]) -> None:
+    limits = [type(limit)(limit.terms) for limit in limits]
+    crowd = Crowd(limits)
+    for move, action, which, accept, horizon in history:
+        crowd.at.now += move
+        crowd.act(action, which, accept, horizon)
+        for limit in limits:
+            if limit.kind == "s" and limit.state is not None:
+                assert len(limit.state.leases) <= limit.terms.capacity
+    crowd.assert_that_no_limit_is_exceeded()
