@@ -183,7 +183,7 @@ def _decided(job: JobLimit, claim: Claim, booking: Booking, now: float, answer: 
     if answer.permit is not None:
         return Start(answer.wait, answer)
     patience = time_left(job, booking, now)
-    if isinstance(answer.turn, (int, float)) and (patience > 0 or answer.ticket is None):
+    if answer.turn is not None and (patience > 0 or answer.ticket is None):
         wait = answer.wait if answer.ticket is None else min(answer.wait, patience)
         return Defer(wait, booking.deferred(name, answer.turn, now), answer)
     refuser = answer.limiter or name
