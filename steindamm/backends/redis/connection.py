@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import inspect
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from steindamm.errors import wrong_kind
@@ -36,15 +36,20 @@ NODES_OWN = {"host", "port", "redis_connect_func", "retry"}
 
 
 def require_redis() -> None:
-    """Say what to install where redis-py is missing.
-
-    What the first connection imports is imported here: a child that is forked while another thread imports
-    something can never import it.
-    """
+    """Say what to install where redis-py is missing."""
     try:
         import redis  # noqa: F401, PLC0415
     except ImportError as error:
         raise ImportError('a limiter with a connection needs redis-py: pip install "steindamm[redis]"') from error
+    _import_the_rest()
+
+
+@cache
+def _import_the_rest() -> None:
+    """Import what the first connection would: a child forked while another thread imports something never can."""
+    from redis.connection import Connection  # noqa: PLC0415
+
+    Connection()  # type: ignore[no-untyped-call]
     codecs.lookup("idna")
 
 
