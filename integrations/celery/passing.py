@@ -25,3 +25,12 @@ class Passing(dict[str, Any]):
         self.booking = booking
         self.content_type = content_type
         self.error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Few bytes, for it goes with every job."""
+        return _passing, (*self.booking, self.content_type, self.error)
+
+
+def _passing(*written: Any) -> Passing:
+    *booking, content_type, error = written
+    return Passing(Booking(*booking), content_type, error)

@@ -174,7 +174,7 @@ class WaitingRoom(bootsteps.StartStopStep):
 
     def recall(self, job: GatedRequest) -> None:
         """Give a job that was held here when the connection was lost the booking that it had."""
-        booking = self._remembered.pop(job.delivery, None)
+        booking = self._remembered.pop(job.delivery, None) if self._remembered else None
         if booking is not None and not job.booking.deferrals:
             job.booking = booking
 
