@@ -99,7 +99,7 @@ class JobLimit:
         cost = _for_job(self.cost, args, kwargs)
         if isinstance(limiter, (list, tuple)):
             return Claim(self._joined(limiter, cost, args, kwargs))
-        self._checked(limiter, "a function that returns a limiter, a list of several, or None")
+        self._checked(limiter, "a function that returns a limiter, or None, or a list of several limiters")
         return Claim(limiter, None if cost is None else _checked_cost(limiter, cost))
 
     def _check_several(self, limiters: Sequence[Any]) -> None:

@@ -11,8 +11,8 @@
 --
 -- Returns for each request, in integers: the verdict (0 refused, 1 granted, 2 waiting, 3 a cost above a capacity),
 -- which limit decided (from 0), the wait (us, rounded up; -1 for ever); for each limit what it gave: a turn (us), a
--- fencing number, an arrival number where the asker stands in line, 0 for nothing; and for each limit when its clock
--- was last set (us), 0 where it is the server's.
+-- fencing number, an arrival number where the asker stands in line, 0 for nothing; and of each bucket
+-- when its clock was last set (us), 0 where it is the server's, of each semaphore for how long it is closed (us).
 
 local now, kinds, packed_terms, requests = now_us(), ARGV[1], ARGV[2], ARGV[3]
 
@@ -60,7 +60,7 @@ while at <= #requests do
   reply[#reply + 1] = which - 1
   reply[#reply + 1] = wait == math.huge and -1 or math.ceil(math.min(wait, FOREVER))
   for _, number in ipairs(given) do reply[#reply + 1] = math.ceil(math.min(number, FOREVER)) end
-  for _, part in ipairs(parts) do reply[#reply + 1] = part.state.live and part.state.live.changed or 0 end
+  for _, part in ipairs(parts) do reply[#reply + 1] = changed(part, now) end
 end
 save_parts(parts)
 return reply

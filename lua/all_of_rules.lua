@@ -54,7 +54,8 @@ local function look_at_semaphore(part, now, ask, request)
   drop_vanished(s, now)
   local number = ask.turn
   if number <= 0 or number > math.max(s.arrivals, now) then number = math.huge end
-  return { verdict = request.stay == STAY_NO and REFUSED or WAITING, wait = expected(s, now, number) }
+  local is_in_vain = request.stay == STAY_NO or opens_in(s, now) > request.horizon
+  return { verdict = is_in_vain and REFUSED or WAITING, wait = expected(s, now, number) }
 end
 
 local function take_tokens(part, now, ask, look, wait)
@@ -100,7 +101,8 @@ end
 local function stand_at(part, now, ask, look, request)
   if part.kind == 'b' then return stand_at_bucket(part, ask, look, request) end
   part.touched = true
-  local _, number, wait = step_in(part.state, part.terms, now, ask.asker, ask.turn, request.stay, request.slack)
+  local stay = look.verdict == REFUSED and STAY_NO or request.stay
+  local _, number, wait = step_in(part.state, part.terms, now, ask.asker, ask.turn, stay, request.slack)
   return look.verdict, wait, number
 end
 
@@ -122,6 +124,11 @@ local function left_of(part, now, ask, keep)
   end
   leave(part.state, part.terms, now, ask.asker, -1)
   return 0
+end
+
+local function changed(part, now)
+  if part.kind == 's' then return ceil(opens_in(part.state, now)) end
+  return part.state.live and part.state.live.changed or 0
 end
 
 -- Whether one look has more to say than the other: it refuses, else it is short, else its wait is longer.

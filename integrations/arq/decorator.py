@@ -37,8 +37,8 @@ def rate_limited(
         ...     return len(mails)
 
     Parameters:
-        limiter: An async limiter, or a function of the job's arguments (without the context) that returns one,
-            or None for a job that is not limited.
+        limiter: An async limiter, or a list of several, or a function of the job's arguments (without the context) that
+            returns either, or None for a job that is not limited.
         cost: Tokens that a job takes, or a function of the job's arguments that returns them; by default what
             the limiter takes.
         max_sleep: The longest wait, in seconds, for which a job stays in the worker. It counts towards the job's

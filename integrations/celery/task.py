@@ -47,8 +47,8 @@ class RateLimitedTask(Task):
         ...     return len(mails)
 
     Parameters:
-        limiter: A sync limiter, or a function of the job's arguments that returns one (or None: this job is not
-            limited).
+        limiter: A sync limiter, or a list of several, or a function of the job's arguments that returns either (or
+            None: this job is not limited).
         cost: Tokens that a job takes, or a function of the job's arguments that returns them.
         max_sleep: The longest wait, in seconds, for which a job keeps its pool process, while others are free.
         max_deferral: Seconds after its first deferral at which a job that still may not start fails with

@@ -66,9 +66,9 @@ class RateLimitMiddleware(Middleware):
         ...     return len(mails)
 
     Parameters:
-        limiter: A sync limiter, or a function of the job's arguments that returns one (or None: this job is not
-            limited). Given here, it is shared by all actors that name none; an actor with ``limiter=None`` is
-            not limited.
+        limiter: A sync limiter, or a list of several, or a function of the job's arguments that returns either (or
+            None: this job is not limited). Given here, it is shared by all actors that name none; an actor with
+            ``limiter=None`` is not limited.
         cost: Of an actor: tokens that a job takes, or a function of the job's arguments that returns them.
         max_sleep: The longest wait, in seconds, for which a job keeps its thread, while others are free.
         max_deferral: Seconds after its first deferral at which a job that still may not start fails with

@@ -102,7 +102,8 @@ class Decision(NamedTuple):
         which: The limit with the longest wait: the one that refused, or that is waited for.
         wait: That wait in microseconds; infinite where no wait would help.
         given: What each gave: a bucket a turn, a semaphore a fencing number or a place in line; 0 for nothing.
-        changed: When the clock of each was last set; 0 where it is the backend's.
+        changed: Of a bucket when its clock was last set, 0 where it is the backend's; of a semaphore for how many
+            microseconds it is closed.
     """
 
     verdict: Verdict
@@ -146,7 +147,8 @@ class BucketPart:
 
     def __init__(self, terms: BucketTerms, state: BucketState, now: float) -> None:
         self.state = copy(state)
-        self.state.live = copy(state.live)
+        if state.live is not None:
+            self.state.live = copy(state.live)
         self.touched = False
         self._own_terms = terms
         self._terms, self._clock = bucket.at(terms, self.state, now)
@@ -243,8 +245,6 @@ class SemaphorePart:
         handed: The waiters that were handed a slot meanwhile.
     """
 
-    changed = 0.0
-
     def __init__(self, terms: SemaphoreTerms, state: SemaphoreState, now: float) -> None:
         self.state = state
         self.touched = False
@@ -257,13 +257,19 @@ class SemaphorePart:
         """How many slots it has."""
         return self.state.capacity
 
+    @property
+    def changed(self) -> float:
+        """For how long it is closed."""
+        return semaphore.opens_in(self.state, self._now)
+
     def look(self, ask: Ask, request: Request) -> Look:
         """How long until a slot is to be expected."""
         wait, handed = semaphore.look(self._terms, self.state, self._now, ask.asker, ask.turn)
         self.handed += handed
         if wait == 0:
             return Look(Verdict.GRANTED, wait)
-        return Look(Verdict.REFUSED if request.stay is Stay.NO else Verdict.WAITING, wait)
+        is_in_vain = request.stay is Stay.NO or self.changed > request.horizon
+        return Look(Verdict.REFUSED if is_in_vain else Verdict.WAITING, wait)
 
     def take(self, ask: Ask, look: Look, wait: float) -> float:
         """Take the slot that is free, or that the asker has been handed."""
@@ -271,7 +277,8 @@ class SemaphorePart:
 
     def stand(self, ask: Ask, look: Look, request: Request) -> tuple[Verdict, float, float]:
         """Stand in line; what becomes of it, the wait and the arrival number."""
-        place = self._enter(ask, request.stay, request.slack)
+        stay = Stay.NO if look.verdict is Verdict.REFUSED else request.stay
+        place = self._enter(ask, stay, request.slack)
         return look.verdict, place.wait, place.number
 
     def keep(self, ask: Ask) -> float:

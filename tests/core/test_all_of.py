@@ -15,7 +15,6 @@ from support.several import HOUR, Kind, slots_left, tokens_left
 
 from steindamm import (
     AllOfPermit,
-    LimiterUnavailableError,
     MaxSleepExceededError,
     NoTokensAvailableError,
     all_of,
@@ -179,6 +178,19 @@ class TestWaiting:
         assert await asyncio.wait_for(task, 5)
         assert await tokens_left(other) == 4
 
+    async def test_for_a_closed_semaphore_ends_when_it_reopens(self, several: Kind) -> None:
+        closed, tokens = several.semaphore(capacity=1), several.bucket()
+        await call(closed.close_for, 20)
+        with pytest.raises(MaxSleepExceededError) as refused:
+            await call(all_of(closed, tokens, max_sleep=10).acquire)
+        assert refused.value.name == closed.name
+        task = asyncio.create_task(call(all_of(closed, tokens).acquire))
+        await asyncio.sleep(0.1)
+        assert not task.done()
+        await call(closed.reopen)
+        assert await asyncio.wait_for(task, 5)
+        assert await tokens_left(tokens) == 4
+
 
 class TestRefusals:
     async def test_name_the_limiter_and_leave_the_others_as_they_were(self, several: Kind) -> None:
@@ -298,84 +310,6 @@ class TestReleasing:
             await call(limits.release, await call(semaphore.acquire))
         with pytest.raises(ValueError, match="permit must be of"):
             await call(limits.release, await call(all_of(semaphore).acquire))
-
-
-class TestOverRedis:
-    async def test_a_request_is_one_call_where_all_keys_are_on_one_node(self, several: Kind) -> None:
-        if several.local or several.is_apart:
-            pytest.skip("no call, or several")
-        short = several.bucket(capacity=1, refill_frequency=0.2)
-        limits = all_of(short, several.bucket(), several.semaphore())
-        before = calls(several)
-        await call(limits.release, await call(limits.acquire))
-        assert calls(several) - before == 2
-        await call(limits.acquire)
-        assert calls(several) - before == 4
-
-    async def test_callers_that_ask_together_share_a_call(self, several: Kind) -> None:
-        if several.local or several.is_apart or not several.asynchronous:
-            pytest.skip("tasks ask together for certain")
-        limits = all_of(several.bucket(capacity=100), several.bucket(capacity=100))
-        await limits.acquire()
-        before = calls(several)
-        await asyncio.gather(*(limits.acquire() for _ in range(50)))
-        assert calls(several) - before <= 3
-
-    async def test_a_server_that_forgot_the_script_is_given_it_again(self, several: Kind) -> None:
-        limits = all_of(several.bucket(), several.semaphore())
-        await call(limits.acquire)
-        for admin in several.admins:
-            admin.script_flush()
-        assert await call(limits.try_acquire)
-
-    async def test_limits_of_a_group_lie_in_one_slot_and_are_no_others(self, several: Kind) -> None:
-        if several.group is None:
-            pytest.skip("no group")
-        bucket = several.bucket()
-        await call(all_of(bucket, several.semaphore(bucket.name)).acquire)
-        alone = type(bucket)(bucket.name, connection=several.connection, refill_frequency=HOUR)
-        assert await tokens_left(alone) == 5
-        pattern = f"steindamm:{{together}}:{{{bucket.name}}}:*"
-        keys = {key for admin in several.admins for key in admin.scan_iter(pattern)}
-        assert f"{pattern[:-1]}bucket".encode() in keys
-        assert len({admin.cluster("keyslot", key.decode()) for admin in several.admins[:1] for key in keys}) == 1
-
-    @pytest.mark.parametrize("way", ["sync", "async"])
-    async def test_a_server_that_is_gone_is_said_to_be(self, way: str) -> None:
-        kind = Kind(asynchronous=way == "async", connection="redis://:secret@127.0.0.1:1", admins=[])
-        limits = all_of(kind.bucket("one"), kind.semaphore("two"))
-        for method in (limits.acquire, limits.try_acquire, limits.reserve, limits.ask):
-            with pytest.raises(LimiterUnavailableError, match="one \\+ two") as error:
-                await call(method)
-            assert "secret" not in str(error.value)
-
-    async def test_a_holder_s_slots_are_renewed(self, several: Kind) -> None:
-        if several.local:
-            pytest.skip("leases in memory have no end")
-        at_once = several.semaphore(capacity=1, expiry=0.3)
-        limits = all_of(at_once, several.bucket())
-        permit = await call(limits.acquire)
-        await asyncio.sleep(0.8)
-        assert not permit.lost
-        assert await call(at_once.try_acquire) is None
-
-    async def test_what_is_left_to_a_killed_holder_s_lease_comes_back(self, several: Kind) -> None:
-        if several.local:
-            pytest.skip("leases in memory have no end")
-        at_once = several.semaphore(capacity=1, expiry=0.3)
-        limits = all_of(at_once, several.bucket())
-        permit = await call(limits.acquire)
-        backend = at_once.backend
-        (ticket,) = [each for each in permit.permits if each.name == at_once.name]
-        backend.link.watch.remove(ticket)  # nobody renews it any more
-        assert await call(all_of(at_once, several.bucket(), max_sleep=5).acquire)
-        assert permit.lost
-
-
-def calls(kind: Kind) -> int:
-    """How many scripts the servers have run."""
-    stats = [admin.info("commandstats") for admin in kind.admins]
-    return sum(stat.get(f"cmdstat_{name}", {"calls": 0})["calls"] for stat in stats for name in ("evalsha", "eval"))
 
 
 async def test_an_all_of_made_for_each_call_shares_with_all_others(several: Kind) -> None:

@@ -27,6 +27,10 @@ LEASE, PRESENCE = 60 * SECOND, 6 * SECOND
 FOREVER = 9e15
 ASKERS = [f"proved:{number}" for number in range(4)]
 NUMBERS = count(1)
+CHANGES_OF_SLOTS = [
+    [lambda _: Change(Kind.REOPEN), lambda time: Change(Kind.CLOSE_FOR, (time,))],
+    [lambda _: Change(Kind.OVERRIDE, (-1.0,)), lambda _: Change(Kind.OVERRIDE, (2.0,))],
+]
 
 bucket_terms = st.builds(
     lambda capacity, share, step, full, anchor: BucketTerms(
@@ -145,10 +149,14 @@ class Life:
     def alone(self, now: int, what: Alone) -> None:
         index = what.limit % len(self.limits)
         limit = self.limits[index]
-        if isinstance(limit, Semaphore):
-            asking = semaphore.Request(semaphore.What(what.what % 4), what.ask.asker, 0.0, Stay.LISTENING, 0.0)
+        if isinstance(limit, Semaphore) and what.what < 4:
+            asking = semaphore.Request(semaphore.What(what.what), what.ask.asker, 0.0, Stay.LISTENING, 0.0)
             limit.ask(now, asking)
             self.lua.ask(index, now, asking)
+        elif isinstance(limit, Semaphore):
+            change = CHANGES_OF_SLOTS[what.what - 4][what.time > 0](what.time)
+            limit.change(now, change)
+            self.lua.change(index, now, change)
         elif what.what < 3:
             kind = [bucket.What.TAKE, bucket.What.GIVE_BACK, bucket.What.GIVE_BOOKING_BACK][what.what]
             cost, turn = self._cost_and_turn(index, what.ask)

@@ -1,90 +1,16 @@
-"""Several limits at once: what is decided about one request, and what holds whatever happens."""
+"""Several limits at once: what is decided about one request."""
 
 from __future__ import annotations
 
-import math
-from itertools import count
-from typing import Any
-
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from support.limits import Bucket, Limit, Semaphore, ask_all
+from support.limits import Bucket
+from support.limits_and_clock import FOREVER, US, Limits, a_bucket, a_semaphore
 
 from steindamm.rules import bucket, semaphore
-from steindamm.rules.all_of import Ask, Decision, Request, Verdict, What, undoing
+from steindamm.rules.all_of import Verdict, What, undoing
 from steindamm.rules.bucket import BucketTerms
 from steindamm.rules.changes import Change, Kind
-from steindamm.rules.semaphore import SemaphoreTerms, Stay
-
-US = 1e6
-HOUR = 3_600 * US
-FOREVER = math.inf
-
-
-def a_bucket(capacity: float = 1.0, amount: float = 1.0, step: float = 1.0) -> Bucket:
-    return Bucket(BucketTerms(capacity, amount, step * US, capacity, keep=60 * US))
-
-
-def a_semaphore(capacity: int = 1) -> Semaphore:
-    return Semaphore(SemaphoreTerms(capacity, FOREVER, FOREVER))
-
-
-class Limits:
-    """Some limits and a clock, in seconds."""
-
-    def __init__(self, *limits: Limit) -> None:
-        self.limits = limits
-        self.now = 1_000.0
-        self._askers = count(1)
-
-    def ask(self, *turns: float, cost: float = 1.0, accept: float = 0.0, horizon: float = HOUR, **how: Any) -> Decision:
-        """One caller's request to all, with the turns that it has; whoever asks semaphores is somebody new."""
-        return self.request(self.question(*turns, cost=cost, accept=accept, horizon=horizon, **how))
-
-    def question(
-        self, *turns: float, cost: float = 1.0, asker: str = "", stay: Stay = Stay.LISTENING, **how: Any
-    ) -> Request:
-        turns = turns or (0.0,) * len(self.limits)
-        asker = asker or f"asker-{next(self._askers)}"
-        asks = [
-            Ask(cost, turn) if limit.kind == "b" else Ask(0.0, turn, asker)
-            for limit, turn in zip(self.limits, turns, strict=True)
-        ]
-        return Request(tuple(asks), stay=stay, **how)
-
-    def request(self, request: Request) -> Decision:
-        return ask_all(self.limits, self.now * US, request)
-
-    def take_alone(self, index: int, cost: float = 1.0, accept: float = HOUR) -> bucket.Decision:
-        return self.limits[index].ask(self.now * US, bucket.Request(bucket.What.TAKE, cost, accept))
-
-    def enter_alone(self, index: int, asker: str) -> semaphore.Place:
-        asking = semaphore.Request(semaphore.What.ENTER, asker, 0.0, Stay.LISTENING)
-        return self.limits[index].ask(self.now * US, asking)
-
-    def leave(self, index: int, asker: str) -> None:
-        self.limits[index].ask(self.now * US, semaphore.Request(semaphore.What.LEAVE, asker, 1.0))
-
-    def levels(self, index: int) -> tuple[float, float]:
-        """The line and the pace of a bucket now."""
-        part = self.limits[index].part(self.now * US)
-        part.look(Ask(0.0), Request(()))
-        return part.state.line, part.state.pace
-
-    def known(self) -> list[Any]:
-        return [limit.known() for limit in self.limits]
-
-    def brought_to_now(self, question: Request) -> list[Any]:
-        """What there is to know of each, but for the time, and how often it has refused."""
-        self.request(question._replace(what=What.LOOK))
-        return [self._brought_to_now(index, limit) for index, limit in enumerate(self.limits)]
-
-    def _brought_to_now(self, index: int, limit: Limit) -> Any:
-        state = limit.state
-        if isinstance(limit, Semaphore):
-            return state and (dict(state.leases), list(state.listening), list(state.away), dict(state.present))
-        return self.levels(index), state and (state.granted, state.deferred, state.waited)
+from steindamm.rules.semaphore import Stay
 
 
 class TestWhereAllHaveIt:
@@ -298,107 +224,26 @@ class TestWhatIsChangedWhileTheyRun:
         limits.now += 10
         assert limits.ask(turn, 0.0).verdict is Verdict.GRANTED
 
+    def test_a_closed_semaphore_is_waited_for_in_line_or_refuses_where_that_is_in_vain(self) -> None:
+        limits = Limits(a_bucket(5), a_semaphore())
+        limits.limits[1].change(limits.now * US, Change(Kind.CLOSE_FOR, (10 * US,)))
+        refused = limits.ask(horizon=9 * US)
+        assert (refused.verdict, refused.which) == (Verdict.REFUSED, 1)
+        assert not limits.limits[1].state.listening
+        waits = limits.ask(asker="waits", horizon=11 * US)
+        assert (waits.verdict, waits.which, waits.wait / US) == (Verdict.WAITING, 1, pytest.approx(10))
+        limits.now += 10
+        assert limits.ask(0.0, waits.given[1], asker="waits").verdict is Verdict.GRANTED
+
+    def test_slots_beyond_an_overridden_capacity_are_not_given(self) -> None:
+        limits = Limits(a_bucket(5), a_semaphore(3))
+        limits.limits[1].change(limits.now * US, Change(Kind.OVERRIDE, (1.0,)))
+        assert limits.ask().verdict is Verdict.GRANTED
+        assert limits.ask().verdict is Verdict.WAITING
+
     def test_a_cost_above_a_lowered_capacity_is_told_apart(self) -> None:
         limits = Limits(a_bucket(5), a_bucket(5))
         limits.limits[1].change(limits.now * US, Change(Kind.OVERRIDE, (2.0, 1.0, US, -1.0, 1.0)))
         decision = limits.ask(cost=3)
         assert (decision.verdict, decision.which) == (Verdict.TOO_MUCH, 1)
         assert limits.levels(0) == (5, 5)
-
-
-# Whatever happens
-
-limit_kinds = st.lists(
-    st.builds(a_bucket, st.sampled_from([1.0, 2.0, 5.0]), st.sampled_from([0.5, 1.0]), st.sampled_from([0.3, 1.0, 4.0]))
-    | st.builds(a_semaphore, st.integers(1, 3)),
-    min_size=1,
-    max_size=4,
-)
-moves = st.sampled_from([0.0, 0.0, 0.05, 0.3, 1.0, 2.5])
-actions = st.sampled_from(["new", "new", "new", "back", "back", "forge", "alone", "end"])
-callers = st.tuples(
-    moves, actions, st.integers(0, 20), st.sampled_from([0.0, 0.05, 1.0]), st.sampled_from([0.0, 3.0, 50.0])
-)
-
-
-class Crowd:
-    """Callers of all sorts at some limits: what has started when, and who holds a slot."""
-
-    def __init__(self, limits: list[Limit]) -> None:
-        self.at = Limits(*limits)
-        self.starts: list[list[tuple[float, float]]] = [[] for _ in limits]
-        self.waiting: list[tuple[str, tuple[float, ...]]] = []
-        self.holding: list[tuple[int, str]] = []
-        self.names = count(1)
-
-    def act(self, action: str, which: int, accept: float, horizon: float) -> None:
-        if action == "end":
-            if self.holding:
-                self.at.leave(*self.holding.pop(which % len(self.holding)))
-        elif action == "alone":
-            self._alone(which % len(self.at.limits))
-        elif action == "back" and self.waiting:
-            name, turns = self.waiting.pop(which % len(self.waiting))
-            self._ask(name, turns, accept, horizon)
-        else:
-            turn = 1.0 if action == "forge" else 0.0
-            self._ask(f"caller-{next(self.names)}", (turn,) * len(self.at.limits), accept, horizon)
-
-    def _alone(self, index: int) -> None:
-        if self.at.limits[index].kind == "s":
-            name = f"alone-{next(self.names)}"
-            if self.at.enter_alone(index, name).standing is semaphore.Standing.HOLDING:
-                self.holding.append((index, name))
-            return
-        verdict, wait, *_ = self.at.take_alone(index, accept=5 * US)
-        if verdict is bucket.Verdict.GRANTED:
-            self.starts[index].append((self.at.now + wait / US, 1.0))
-
-    def _ask(self, name: str, turns: tuple[float, ...], accept: float, horizon: float) -> None:
-        question = self.at.question(*turns, asker=name, accept=accept * US, horizon=horizon * US)
-        before = self.at.brought_to_now(question)
-        states = [limit.state for limit in self.at.limits if limit.kind == "s" and limit.state]
-        has_something = any(name in state.leases or name in state.present for state in states)
-        decision = self.at.request(question)
-        if decision.verdict is Verdict.GRANTED:
-            for index, limit in enumerate(self.at.limits):
-                if limit.kind == "b":
-                    self.starts[index].append((self.at.now + decision.wait / US, 1.0))
-                else:
-                    self.holding.append((index, name))
-        elif decision.verdict is Verdict.WAITING:
-            new = decision.given[decision.which]
-            self.waiting.append((name, (*turns[: decision.which], new, *turns[decision.which + 1 :])))
-        elif not has_something:
-            assert self.at.brought_to_now(question) == before
-
-    def assert_that_no_limit_is_exceeded(self) -> None:
-        for limit, starts in zip(self.at.limits, self.starts, strict=True):
-            if limit.kind == "s":
-                assert limit.state is None or len(limit.state.leases) <= limit.terms.capacity
-            else:
-                assert_bound(limit.terms, sorted(starts))
-
-
-def assert_bound(terms: BucketTerms, starts: list[tuple[float, float]]) -> None:
-    """No window holds more than the capacity and what is refilled in it."""
-    for first, (begin, _) in enumerate(starts):
-        total = 0.0
-        for end, cost in starts[first:]:
-            total += cost
-            refills = math.floor((end - begin) * US / terms.step + 1e-9) + 1
-            assert total <= terms.capacity + terms.amount * refills + 1e-6
-
-
-@settings(max_examples=300, deadline=None)
-@given(limits=limit_kinds, history=st.lists(callers, max_size=40))
-def test_no_limit_is_exceeded_and_a_refusal_leaves_all_as_they_were(limits: list[Limit], history: list[Any]) -> None:
-    limits = [type(limit)(limit.terms) for limit in limits]
-    crowd = Crowd(limits)
-    for move, action, which, accept, horizon in history:
-        crowd.at.now += move
-        crowd.act(action, which, accept, horizon)
-        for limit in limits:
-            if limit.kind == "s" and limit.state is not None:
-                assert len(limit.state.leases) <= limit.terms.capacity
-    crowd.assert_that_no_limit_is_exceeded()

@@ -17,8 +17,10 @@ from steindamm.rules import bucket, changes, semaphore
 from steindamm.rules.all_of import BucketPart, Decision, Request, SemaphorePart, decide
 from steindamm.rules.bucket import BucketState, BucketTerms
 from steindamm.rules.semaphore import SemaphoreState, SemaphoreTerms
+from steindamm.rules.semaphore_changes import change as change_semaphore
 from support.buckets import LIVE, LIVE_FIELDS
 from support.buckets import STATE as BUCKET_STATE
+from support.semaphores import LIVE as SEMAPHORE_LIVE
 from support.semaphores import STATE as SEMAPHORE_STATE
 from support.semaphores import keys_of
 
@@ -37,6 +39,7 @@ class Scripts(NamedTuple):
     bucket: str
     change: str
     semaphore: str
+    change_semaphore: str
 
     @classmethod
     def loaded(cls, admin: redis.Redis) -> Scripts:
@@ -48,6 +51,7 @@ class Scripts(NamedTuple):
             load(*BUCKET, "bucket"),
             load(*BUCKET, "bucket_change"),
             load("semaphore_at_once", "semaphore_rules", "semaphore"),
+            load("semaphore_rules", "semaphore_change"),
         )
 
 
@@ -109,6 +113,10 @@ class Semaphore:
         place, _ = semaphore.decide(self.terms, self.state, now, request)
         return place
 
+    def change(self, now: float, wanted: changes.Change) -> None:
+        self.state = self.state or SemaphoreState()
+        change_semaphore(self.terms, self.state, now, wanted)
+
     def known(self) -> Any:
         """What is known of it, as `semaphore_in_lua` reads it."""
         state = self.state
@@ -121,7 +129,8 @@ class Semaphore:
         )  # fmt: skip
         lines = [(waiter, number) for number, waiter in state.listening], [(w, n) for n, w in state.away]
         present = {waiter: end for waiter, (end, _) in state.present.items()}
-        return tuple(map(float, numbers)), dict(state.leases), *lines, present
+        live = state.live and (state.live.reopens, state.live.capacity, state.live.set_at)
+        return tuple(map(float, numbers)), dict(state.leases), *lines, present, live
 
     def keys(self, name: str) -> list[str]:
         return keys_of(name)
@@ -150,7 +159,7 @@ def as_reply(decision: Decision) -> list[int]:
     """What the script says of it."""
     verdict, which, wait, given, changed = decision
     told = -1 if wait == math.inf else math.ceil(min(wait, FOREVER))
-    return [verdict, which, told, *(math.ceil(min(each, FOREVER)) for each in given), *changed]
+    return [verdict, which, told, *(math.ceil(min(each, FOREVER)) for each in given), *map(math.ceil, changed)]
 
 
 class InLua:
@@ -183,7 +192,8 @@ class InLua:
     def change(self, index: int, now: int, wanted: changes.Change) -> None:
         keys, terms = [*self._keys[index], now], self._limits[index].packed_terms()
         numbers = Struct(f"<{len(wanted.numbers)}d").pack(*wanted.numbers)
-        self._pipeline.evalsha(self._scripts.change, len(keys), *keys, terms, wanted.kind, numbers, wanted.note)
+        script = self._scripts.change if self._limits[index].kind == "b" else self._scripts.change_semaphore
+        self._pipeline.evalsha(script, len(keys), *keys, terms, wanted.kind, numbers, wanted.note)
 
     def read(self) -> None:
         """Read all that is known."""
@@ -228,4 +238,6 @@ def _semaphore(reading: Any) -> Any:
     leases, listening, away, present = ([(member.decode(), score) for member, score in next(reading)] for _ in range(4))
     if state is None:
         return None
-    return SEMAPHORE_STATE.unpack(state)[:14], dict(leases), listening, away, dict(present)
+    size = SEMAPHORE_STATE.size
+    live = SEMAPHORE_LIVE.unpack(state[size : size + SEMAPHORE_LIVE.size]) if len(state) > size else None
+    return SEMAPHORE_STATE.unpack(state[:size])[:14], dict(leases), listening, away, dict(present), live

@@ -133,7 +133,8 @@ class RedisAllOf:
             if not given:
                 semaphore.forget(ticket)
             elif decision.verdict is Verdict.WAITING and index == decision.which:
-                semaphore.entered(ticket, Place(Standing.WAITING, given, decision.wait), request.stay, asked_at)
+                place = Place(Standing.WAITING, given, decision.wait, decision.changed[index])
+                semaphore.entered(ticket, place, request.stay, asked_at)
             else:
                 semaphore.entered(ticket, Place(Standing.HOLDING, given, 0.0), request.stay, asked_at)
 
