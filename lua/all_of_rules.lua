@@ -37,10 +37,10 @@ local function look_at_bucket(part, now, ask, request)
   local turn = turn_of(view, state, math.min(state.line, state.pace) - ask.cost, part.time)
   local wait, is_new = real(part, turn), ask.turn == 0
   if ask.cost > view.capacity and is_new then return { verdict = TOO_MUCH, wait = math.huge, turn = 0 } end
-  if wait <= request.accept and wait < math.huge and is_new then
+  if wait <= request.accept and wait < math.huge and is_new and (wait == 0 or not is_booked(state)) then
     return { verdict = GRANTED, wait = wait, turn = turn }
   end
-  local is_too_far = wait > request.horizon or wait == math.huge
+  local is_too_far = wait > math.max(request.accept, request.horizon) or wait == math.huge
   return { verdict = is_too_far and REFUSED or WAITING, wait = wait, turn = turn }
 end
 

@@ -39,18 +39,22 @@ local function pace_for(terms, state, start)
   return math.min(state.pace, terms.capacity - steps * terms.amount)
 end
 
+local function is_booked(state)
+  return state.pace - state.line > DUST
+end
+
 local function take(terms, state, now, cost, accept, horizon)
   refill(terms, state, now)
   local turn = turn_of(terms, state, math.min(state.line, state.pace) - cost, now)
   local wait = turn - now
-  if wait <= accept and wait < math.huge then
+  if wait <= accept and wait < math.huge and (wait == 0 or horizon < 0 or not is_booked(state)) then
     state.line = state.line - cost
     state.pace = state.pace - cost
     state.granted = state.granted + 1
     state.waited = state.waited + wait
     return GRANTED, wait, turn
   end
-  if wait <= horizon then
+  if wait <= math.max(accept, horizon) and wait < math.huge then
     state.line = state.line - cost
     state.deferred = state.deferred + 1
     state.waited = state.waited + wait
@@ -66,6 +70,7 @@ local function come_back(terms, state, now, cost, accept, horizon, turn)
   if turn - now > accept then return EARLY, turn - now, turn end
   local start = math.max(turn, turn_of(terms, state, state.pace - math.min(cost, terms.capacity), now))
   if start - now > accept or start == math.huge then return take(terms, state, now, cost, -1, horizon) end
+  if start > now then state.pace = pace_for(terms, state, start) end
   state.pace = state.pace - cost
   state.granted = state.granted + 1
   state.waited = state.waited + (start - now)

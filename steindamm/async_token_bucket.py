@@ -74,10 +74,16 @@ class AsyncTokenBucket(AsyncChanging, TokenBucket):
         if self._cost == 0:
             return self.permit_for(0.0)
         decision = await self._backend.ask(self._take)
+        slept = 0.0
+        if decision.verdict is Verdict.BOOKED:
+            sleeper = await self._sleep(decision)
+            slept = sleeper.slept
+            decision = await self._backend.ask(self._coming_back(sleeper))
         if decision.verdict is not Verdict.GRANTED:
             raise self._refusal(decision)
-        waited = await self._sleep(decision) if decision.wait > 0 else 0.0
-        return AsyncTokenPermit(self.settings.name, self._cost, waited, self)
+        if decision.wait > 0:
+            slept += (await self._sleep(decision)).slept
+        return AsyncTokenPermit(self.settings.name, self._cost, slept, self)
 
     async def try_acquire(self) -> AsyncTokenPermit | None:
         """A permit if the tokens are there, else None. Never sleeps.
@@ -104,7 +110,7 @@ class AsyncTokenBucket(AsyncChanging, TokenBucket):
         """
         if self._cost == 0:
             return AsyncReservation(self.permit_for(0.0), 0.0)
-        decision = await self._backend.ask(self._take)
+        decision = await self._backend.ask(self._reserve)
         if decision.verdict is not Verdict.GRANTED:
             raise self._refusal(decision)
         permit = self.permit_for(self._cost, decision.wait / SECOND)
@@ -172,7 +178,7 @@ class AsyncTokenBucket(AsyncChanging, TokenBucket):
         """A permit for what was granted elsewhere: in another process, say, that asked on behalf of this one."""
         return AsyncTokenPermit(self.settings.name, cost, waited, self)
 
-    async def _sleep(self, decision: Decision) -> float:
+    async def _sleep(self, decision: Decision) -> AsyncSleeper:
         turns = self._backend.turns
         sleeper = AsyncSleeper(decision, self._cost)
         try:
@@ -187,7 +193,7 @@ class AsyncTokenBucket(AsyncChanging, TokenBucket):
         except BaseException:
             turns.cancel(sleeper)
             raise
-        return sleeper.slept
+        return sleeper
 
     async def __aenter__(self) -> AsyncTokenPermit:
         return await self.acquire()

@@ -78,10 +78,16 @@ class SyncTokenBucket(SyncChanging, TokenBucket):
         if self._cost == 0:
             return self.permit_for(0.0)
         decision = self._backend.ask(self._take)
+        slept = 0.0
+        if decision.verdict is Verdict.BOOKED:
+            sleeper = self._sleep(decision)
+            slept = sleeper.slept
+            decision = self._backend.ask(self._coming_back(sleeper))
         if decision.verdict is not Verdict.GRANTED:
             raise self._refusal(decision)
-        waited = self._sleep(decision) if decision.wait > 0 else 0.0
-        return SyncTokenPermit(self.settings.name, self._cost, waited, self)
+        if decision.wait > 0:
+            slept += self._sleep(decision).slept
+        return SyncTokenPermit(self.settings.name, self._cost, slept, self)
 
     def try_acquire(self) -> SyncTokenPermit | None:
         """A permit if the tokens are there, else None. Never sleeps.
@@ -109,7 +115,7 @@ class SyncTokenBucket(SyncChanging, TokenBucket):
         """
         if self._cost == 0:
             return SyncReservation(self.permit_for(0.0), 0.0)
-        decision = self._backend.ask(self._take)
+        decision = self._backend.ask(self._reserve)
         if decision.verdict is not Verdict.GRANTED:
             raise self._refusal(decision)
         permit = self.permit_for(self._cost, decision.wait / SECOND)
@@ -177,7 +183,7 @@ class SyncTokenBucket(SyncChanging, TokenBucket):
         """A permit for what was granted elsewhere: in another process, say, that asked on behalf of this one."""
         return SyncTokenPermit(self.settings.name, cost, waited, self)
 
-    def _sleep(self, decision: Decision) -> float:
+    def _sleep(self, decision: Decision) -> SyncSleeper:
         turns = self._backend.turns
         sleeper = SyncSleeper(decision, self._cost)
         try:
@@ -189,7 +195,7 @@ class SyncTokenBucket(SyncChanging, TokenBucket):
             turns.cancel(sleeper)
             give_back_left_over(turns, self._backend.ask)
             raise
-        return sleeper.slept
+        return sleeper
 
     def __enter__(self) -> SyncTokenPermit:
         return self.acquire()

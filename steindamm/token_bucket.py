@@ -15,15 +15,18 @@ from steindamm.checks import checked_number, checked_seconds
 from steindamm.errors import CostAboveCapacityError, MaxSleepExceededError, NoTokensAvailableError, SteindammError
 from steindamm.permits import TokenPermit
 from steindamm.rate import Rate
-from steindamm.rules.bucket import ENDLESS, Decision, Request, Verdict, What
+from steindamm.rules.bucket import ENDLESS, NEVER_BACK, Decision, Request, Verdict, What
 from steindamm.rules.changes import Change, Kind
 from steindamm.settings import Adapt, BucketSettings
-from steindamm.turns import SECOND
+from steindamm.turns import SECOND, Sleeper
 
 P = ParamSpec("P")
 R = TypeVar("R")
 RECOVERY, LEAST_RECOVERY = 400, 60.0
 """A rate that fell comes back in the time of so many tokens, and in no fewer seconds."""
+
+A_LITTLE = 1.0 * SECOND
+"""Microseconds beyond `max_sleep` for which one who has slept until its turn waits for the pace."""
 
 
 class TokenBucket(Changing):
@@ -140,7 +143,13 @@ class TokenBucket(Changing):
     def _set_cost(self, cost: float) -> None:
         self._cost = cost
         self._take = Request(What.TAKE, cost, self._accept)
+        self._reserve = Request(What.TAKE, cost, self._accept, NEVER_BACK)
         self._try = Request(What.TAKE, cost, 0.0)
+
+    def _coming_back(self, sleeper: Sleeper) -> Request:
+        """The request of one whose booked turn has come; the pace may let it wait a little more."""
+        accept = max(0.0, self._accept - sleeper.slept * SECOND) + A_LITTLE
+        return Request(What.COME_BACK, self._cost, accept, turn=sleeper.turn)
 
     def _asking(self, cost: float | None, accept: float, horizon: float, turn: float | None) -> Request:
         cost = self._cost if cost is None else self.settings.checked_cost("cost", cost)

@@ -40,9 +40,10 @@ class Sleeper:
         due: The same moment in seconds on this process's clock.
         cost: Tokens that the turn stands for.
         changed: When the bucket's clock was last set before this was told.
+        is_booked: Whether it comes back at its turn, as jobs do.
     """
 
-    __slots__ = ("_since", "changed", "cost", "due", "turn")
+    __slots__ = ("_since", "changed", "cost", "due", "is_booked", "turn")
 
     def __init__(self, decision: Decision, cost: float) -> None:
         self.turn = decision.turn
@@ -50,6 +51,7 @@ class Sleeper:
         self.due = self._since + decision.wait / SECOND
         self.cost = cost
         self.changed = decision.changed
+        self.is_booked = decision.verdict is Verdict.BOOKED
 
     def __lt__(self, other: Sleeper) -> bool:
         return self.turn < other.turn
@@ -62,7 +64,8 @@ class Sleeper:
     @property
     def gift(self) -> Request:
         """The request that gives its turn back."""
-        return Request(What.GIVE_BACK, self.cost, turn=self.turn)
+        what = What.GIVE_BOOKING_BACK if self.is_booked else What.GIVE_BACK
+        return Request(what, self.cost, turn=self.turn)
 
     @property
     def look(self) -> Request:
@@ -74,6 +77,10 @@ class Sleeper:
         if seen.changed != self.changed:
             self.changed = seen.changed
             self.due = monotonic() + seen.wait / SECOND
+
+    def is_like(self, other: Sleeper) -> bool:
+        """Whether each could use the other's turn."""
+        return self.cost == other.cost and self.is_booked == other.is_booked
 
     def swap(self, other: Sleeper) -> None:
         """Each takes the other's turn."""
@@ -246,7 +253,7 @@ class Turns:
     def _pass_on(self, leaving: Sleeper) -> None:
         """Each that sleeps until a later turn, and costs the same, takes the turn of the one before it."""
         for following in self._sleepers:
-            if following.cost == leaving.cost and leaving < following and not following.is_gone:
+            if following.is_like(leaving) and leaving < following and not following.is_gone:
                 leaving.swap(following)
                 following.moved()
         self._sleepers.sort()

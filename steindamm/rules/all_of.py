@@ -171,9 +171,9 @@ class BucketPart:
         wait = self._wait(turn)
         if ask.cost > terms.capacity and not ask.turn:
             return Look(Verdict.TOO_MUCH, math.inf)
-        if wait <= request.accept and wait < math.inf and not ask.turn:
+        if wait <= request.accept and wait < math.inf and not ask.turn and (wait == 0 or not bucket.is_booked(state)):
             return Look(Verdict.GRANTED, wait, turn)
-        is_too_far = wait > request.horizon or wait == math.inf
+        is_too_far = wait > max(request.accept, request.horizon) or wait == math.inf
         return Look(Verdict.REFUSED if is_too_far else Verdict.WAITING, wait, turn)
 
     def take(self, ask: Ask, look: Look, wait: float) -> float:

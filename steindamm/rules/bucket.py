@@ -24,6 +24,7 @@ from typing import NamedTuple
 from steindamm.rules.live import YEAR, Clock, Live
 
 ENDLESS = math.inf
+NEVER_BACK = -1.0
 DUST = 1e-9
 """Tokens that rounding may leave missing; too few to wait another step for."""
 
@@ -64,7 +65,8 @@ class Request(NamedTuple):
         what: Whether it takes, comes back for a booking, gives back, settles a cost, or looks how far a turn is.
         cost: Tokens; to settle, those that were used beyond the ones taken, or below 0 those that were not.
         accept: The longest wait, in microseconds, that the caller accepts.
-        horizon: How far away, in microseconds, a turn may be booked; 0 for a caller that does not book.
+        horizon: How far away, in microseconds, a turn may be booked; 0 for a caller that does not book, `NEVER_BACK`
+            for one that would not come back for it.
         turn: The turn that was booked, is given back, or looked at, in microseconds on the bucket's clock.
     """
 
@@ -178,20 +180,30 @@ def pace_for(terms: BucketTerms, state: BucketState, start: float) -> float:
     return min(state.pace, terms.capacity - steps * terms.amount)
 
 
+def is_booked(state: BucketState) -> bool:
+    """Whether turns may have been booked by those who have not come back."""
+    return state.pace - state.line > DUST
+
+
 def take(
     terms: BucketTerms, state: BucketState, now: float, cost: float, accept: float, horizon: float = 0.0
 ) -> Decision:
-    """Take tokens for a caller that waits up to `accept`, or book a turn up to `horizon` away."""
+    """Take tokens for a caller that waits up to `accept`, or book a turn up to `horizon` away.
+
+    The pace is taken at the start. Where bookings are outstanding, a caller that has to wait for its start books as
+    well: what it took in advance from the pace would be missing to those whose turns come first, and be there twice
+    when it starts.
+    """
     refill(terms, state, now)
     turn = turn_of(terms, state, min(state.line, state.pace) - cost, now)
     wait = turn - now
-    if wait <= accept and wait < ENDLESS:
+    if wait <= accept and wait < ENDLESS and (wait == 0 or horizon < 0 or not is_booked(state)):
         state.line -= cost
         state.pace -= cost
         state.granted += 1
         state.waited += wait
         return Decision(Verdict.GRANTED, wait, turn)
-    if wait <= horizon:
+    if wait <= max(accept, horizon) and wait < ENDLESS:
         state.line -= cost
         state.deferred += 1
         state.waited += wait
@@ -216,6 +228,8 @@ def come_back(
     start = max(turn, turn_of(terms, state, state.pace - min(cost, terms.capacity), now))
     if start - now > accept or start == ENDLESS:
         return take(terms, state, now, cost, -1.0, horizon)
+    if start > now:
+        state.pace = pace_for(terms, state, start)
     state.pace -= cost
     state.granted += 1
     state.waited += start - now
