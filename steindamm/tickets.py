@@ -138,6 +138,14 @@ class Ticket(SlotPermit):
             self.fence = fence
         return first
 
+    def hears_truly(self) -> bool:
+        """Whether a hand-over that it hears of is for the place that it has.
+
+        Another thread may renew the place meanwhile, and notes a doubt before it notes the time.
+        """
+        good_until = self.good_until
+        return monotonic() <= good_until and not self.doubts
+
     def hand(self, fence: int) -> bool:
         """Hold a slot, and wake the one who waits for it; False where that came too late, or to nobody.
 

@@ -60,7 +60,7 @@ class Hearers:
         ticket = self.tickets.get(who)
         if ticket is None or not fence.isdigit():
             return
-        if ticket.doubts or fence == "0":
+        if fence == "0" or not ticket.hears_truly():
             self._link.watch.hurry()
         elif ticket.hand(int(fence)):
             self.tickets.pop(who, None)
