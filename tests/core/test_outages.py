@@ -6,14 +6,16 @@ import asyncio
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
+import redis.asyncio
 import redis.exceptions
 from support.buckets import Kind, call
 from support.servers import Cluster, Server, valkey_binary
 
-from steindamm import LimiterUnavailableError, SyncTokenBucket
+from steindamm import AsyncTokenBucket, LimiterUnavailableError, SyncTokenBucket
 
 HOUR = 3_600.0
 
@@ -158,3 +160,20 @@ async def test_a_cluster_that_is_gone_is_the_same_error(tmp_path: Path, *, async
             with pytest.raises(LimiterUnavailableError) as error:
                 await call(limiter.acquire)
             assert error.value.__cause__ is not None
+
+
+async def test_a_connection_that_was_closed_by_a_task_beside_is_taken_anew(valkey: Server) -> None:
+    """redis-py's own word for it is an AttributeError, before anything was sent."""
+
+    class Hasty(redis.asyncio.Redis):
+        closed = 3
+
+        async def execute_command(self, *args: Any, **options: Any) -> Any:
+            if self.closed:
+                self.closed -= 1
+                raise AttributeError("'NoneType' object has no attribute 'writelines'")
+            return await super().execute_command(*args, **options)
+
+    async with Hasty.from_url(valkey.url) as client:
+        permit = await AsyncTokenBucket(name="closed-beside", connection=client).acquire()
+    assert permit.waited == 0

@@ -60,6 +60,14 @@ def is_pool_empty(error: Exception) -> bool:
     return type(error).__name__ == "MaxConnectionsError" or str(error).startswith("Too many connections")
 
 
+def was_closed_meanwhile(error: Exception) -> bool:
+    """Whether an async client found its connection closed, before it sent anything, by a task beside it.
+
+    redis-py's tasks do so where one of them learns anew how a cluster is laid out.
+    """
+    return isinstance(error, AttributeError)
+
+
 def counts_listeners(client: SyncClient | AsyncClient) -> bool:
     """Whether PUBLISH tells how many heard it; in a cluster it counts one node's listeners only."""
     return not hasattr(client, "nodes_manager")
@@ -152,8 +160,8 @@ class AsyncLink:
         while True:
             try:
                 return checked_reply(name, await self._call(script, keys, args), length)
-            except failures() as error:
-                if not is_pool_empty(error) or time.monotonic() > give_up:
+            except (*failures(), AttributeError) as error:
+                if not (is_pool_empty(error) or was_closed_meanwhile(error)) or time.monotonic() > give_up:
                     raise unavailable(name, error) from error
                 await asyncio.sleep(POOL_PAUSE)
 
