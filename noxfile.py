@@ -28,21 +28,23 @@ nox.options.sessions = [
 ]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
-TWO_AT_A_TIME = ("--numprocesses", "2", "--dist", "loadfile")
-"""Most tests wait for a limit or for a worker to start; two files at a time share two cores well."""
+FILES_AT_A_TIME = ("--dist", "loadfile", "--numprocesses")
+"""Most tests wait, for a limit or for a worker to start: several files at a time share two cores well."""
 TESTS, LINT, TYPES = (nox.project.dependency_groups(PROJECT, group) for group in ("tests", "lint", "types"))
 
 
-def run_tests(session: nox.Session, folders: list[str], *requirements: str) -> None:
+def run_tests(session: nox.Session, folders: list[str], *requirements: str, at_a_time: int = 2) -> None:
     session.install("--editable", ".", *TESTS, *requirements)
-    session.run("pytest", *(session.posargs or [*TWO_AT_A_TIME, *folders]))
+    session.run("pytest", *(session.posargs or [*FILES_AT_A_TIME, str(at_a_time), *folders]))
 
 
 @nox.session(python=["3.11", "3.12", "3.13"])
 def core(session: nox.Session) -> None:
-    """The limiters, on every Python that is there, with the newest redis-py."""
+    """The limiters, on every Python that is there, with the newest redis-py; the most histories on the oldest."""
+    if session.python != "3.11":
+        session.env["STEINDAMM_TEST_HISTORIES"] = "200"
     examples = ["steindamm", "--ignore=steindamm/demo", "--ignore=steindamm/integrations"]
-    run_tests(session, ["tests/core", *examples], "redis[hiredis]<9")
+    run_tests(session, ["tests/core", *examples], "redis[hiredis]<9", at_a_time=6)
 
 
 @nox.session(python="3.11")
@@ -106,7 +108,7 @@ def together(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def demo(session: nox.Session) -> None:
     """The demo as its users run it."""
-    run_tests(session, ["tests/demo"], "steindamm[demo]")
+    run_tests(session, ["--dist=load", "tests/demo"], "steindamm[demo]", at_a_time=3)
 
 
 @nox.session(python="3.11")

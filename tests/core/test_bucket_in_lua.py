@@ -14,12 +14,12 @@ import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.buckets import LIVE, LIVE_FIELDS, STATE, TEST_CLOCK, change_text, script_text
+from support.histories import HISTORIES
 from support.servers import Server
 
 from steindamm.rules.bucket import BucketState, BucketTerms, Decision, Request, Verdict, What, decide, kept_until
 from steindamm.rules.changes import NO_OVERRIDE, Change, Kind, change, override_of
 
-HISTORIES = 2_000
 START = 1_700_000_000_000_000
 """Microseconds; a server's clock stands about there."""
 FOREVER = 9e15

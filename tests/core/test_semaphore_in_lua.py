@@ -15,6 +15,7 @@ import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.semaphores import LIVE, STATE, TEST_CLOCK, change_text, keys_of, script_text
+from support.histories import HISTORIES
 from support.servers import Server
 
 from steindamm.backends.redis.semaphore import REQUEST, TERMS
@@ -32,7 +33,6 @@ from steindamm.rules.semaphore import (
 )
 from steindamm.rules.semaphore_changes import change
 
-HISTORIES = 2_000
 START = 1_700_000_000_000_000
 """Microseconds; a server's clock stands about there."""
 SECOND = 1_000_000
