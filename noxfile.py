@@ -42,7 +42,7 @@ def run_tests(session: nox.Session, folders: list[str], *requirements: str, at_a
 def core(session: nox.Session) -> None:
     """The limiters, on every Python that is there, with the newest redis-py; the most histories on the oldest."""
     if session.python != "3.11":
-        session.env["STEINDAMM_TEST_HISTORIES"] = "200"
+        session.env["STEINDAMM_TEST_HISTORIES"] = "400"
     examples = ["steindamm", "--ignore=steindamm/demo", "--ignore=steindamm/integrations"]
     run_tests(session, ["tests/core", *examples], "redis[hiredis]<9", at_a_time=6)
 

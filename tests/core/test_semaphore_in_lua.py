@@ -14,8 +14,8 @@ import pytest
 import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.semaphores import LIVE, STATE, TEST_CLOCK, change_text, keys_of, script_text
 from support.histories import HISTORIES
+from support.semaphores import LIVE, STATE, TEST_CLOCK, change_text, keys_of, script_text
 from support.servers import Server
 
 from steindamm.backends.redis.semaphore import REQUEST, TERMS
