@@ -70,13 +70,20 @@ class Kind:
         pattern = f"steindamm:{{{name}}}:*"
         return [key for admin in self.admins for key in admin.scan_iter(pattern, count=1000)]
 
-    def state(self, name: str) -> dict[str, float]:
-        """What the server remembers of the semaphore `name`."""
+    def node(self, name: str) -> redis.Redis:
+        """The server that holds the semaphore `name`."""
         for admin in self.admins:
             with suppress(redis.exceptions.MovedError):
-                packed = admin.get(keys_of(name)[0])
-                return dict(zip(META, STATE.unpack(packed), strict=True)) if packed else dict.fromkeys(META, 0.0)
+                admin.exists(keys_of(name)[0])
+                return admin
         raise AssertionError("no node holds it")
+
+    def state(self, name: str) -> dict[str, float]:
+        """What the server remembers of the semaphore `name`."""
+        packed = self.node(name).get(keys_of(name)[0])
+        if not packed:
+            return dict.fromkeys(META, 0.0)
+        return dict(zip(META, STATE.unpack(packed[: STATE.size]), strict=True))
 
 
 def fresh_name() -> str:
