@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from importlib.util import find_spec
@@ -72,6 +73,7 @@ async def make_worker(pool: ArqRedis) -> AsyncIterator[Callable[..., Worker]]:
         tasks = [task for task in (worker.main_task, *worker.tasks.values()) if task and not task.done()]
         for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @pytest.fixture
