@@ -218,6 +218,17 @@ class AsyncTokenBucket(AsyncChanging, TokenBucket):
 class AsyncLocalTokenBucket(AsyncTokenBucket):
     """A token bucket in this process's memory; `AsyncTokenBucket` describes it."""
 
+    async def acquire(self) -> AsyncTokenPermit:
+        """Sleep until the turn, and return the permit; see `AsyncTokenBucket.acquire`."""
+        if self._backend.take_at_once(self._cost):
+            return AsyncTokenPermit(self._name, self._cost, 0.0, self)
+        return await super().acquire()
+
+    async def __aenter__(self) -> AsyncTokenPermit:
+        if self._backend.take_at_once(self._cost):
+            return AsyncTokenPermit(self._name, self._cost, 0.0, self)
+        return await super().acquire()
+
     def _connect(self, connection: Any) -> None:
         if connection is not None:
             raise TypeError("connection must be None for a local limiter; an AsyncRedisTokenBucket takes one")

@@ -220,6 +220,17 @@ class SyncTokenBucket(SyncChanging, TokenBucket):
 class SyncLocalTokenBucket(SyncTokenBucket):
     """A token bucket in this process's memory; `SyncTokenBucket` describes it."""
 
+    def acquire(self) -> SyncTokenPermit:
+        """Sleep until the turn, and return the permit; see `SyncTokenBucket.acquire`."""
+        if self._backend.take_at_once(self._cost):
+            return SyncTokenPermit(self._name, self._cost, 0.0, self)
+        return super().acquire()
+
+    def __enter__(self) -> SyncTokenPermit:
+        if self._backend.take_at_once(self._cost):
+            return SyncTokenPermit(self._name, self._cost, 0.0, self)
+        return super().acquire()
+
     def _connect(self, connection: Any) -> None:
         if connection is not None:
             raise TypeError("connection must be None for a local limiter; a SyncRedisTokenBucket takes one")

@@ -63,6 +63,7 @@ class TokenBucket(Changing):
             adapt,
             group,
         )
+        self._name = self.settings.name
         self._accept = self.settings.max_sleep * SECOND or ENDLESS
         self._set_cost(self.settings.tokens_to_consume)
         self.connection = connection

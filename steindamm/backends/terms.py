@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 
 from steindamm.rules.bucket import BucketTerms
 from steindamm.rules.changes import Change, Kind
@@ -23,7 +24,13 @@ def bucket_terms(settings: BucketSettings, clock_ahead: float) -> BucketTerms:
     start = settings.window_start_time
     anchor = -1.0 if start is None else (start.timestamp() * MICROSECONDS + clock_ahead) % step
     keep = max(settings.expiry, QUOTA_KEPT if settings.never_refills else 0.0) * MICROSECONDS
-    return BucketTerms(settings.capacity, settings.refill_amount, step, initial, anchor, keep)
+    return _one_for_all(settings.capacity, settings.refill_amount, step, initial, anchor, keep)
+
+
+@lru_cache(1024)
+def _one_for_all(*terms: float) -> BucketTerms:
+    """Many buckets have the same terms."""
+    return BucketTerms(*terms)
 
 
 def semaphore_terms(settings: SemaphoreSettings) -> SemaphoreTerms:

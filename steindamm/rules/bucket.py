@@ -212,6 +212,19 @@ def take(
     return Decision(Verdict.REFUSED, wait, turn)
 
 
+def take_at_once(terms: BucketTerms, state: BucketState, now: float, cost: float) -> bool:
+    """What `take` does where the tokens are there, no refill is due and nothing is changed; else nothing."""
+    line, pace, capacity = state.line, state.pace, terms.capacity
+    if not (0 < cost <= line < capacity and cost <= pace < capacity and 0 <= now - state.grid < terms.step):
+        return False
+    if state.live is not None:
+        return False
+    state.line = line - cost
+    state.pace = pace - cost
+    state.granted += 1
+    return True
+
+
 def come_back(
     terms: BucketTerms, state: BucketState, now: float, cost: float, accept: float, horizon: float, turn: float
 ) -> Decision:

@@ -31,12 +31,20 @@ def boundless(settings: Any) -> Any:
     return replace(settings, capacity=MOST_SLOTS)
 
 
-class InstantBucket(MemoryBucket):
-    """A bucket without a limit."""
+class CountedBucket(MemoryBucket):
+    """A bucket that tells what it gives."""
 
     def __init__(self, settings: BucketSettings, memory: Memory, limits: Limits) -> None:
         super().__init__(settings, memory)
         self._limiter, self._limits = settings.name, limits
+
+    def take_at_once(self, cost: float) -> bool:
+        """Nothing is given without being asked for and counted."""
+        return False
+
+
+class InstantBucket(CountedBucket):
+    """A bucket without a limit."""
 
     def ask(self, request: bucket.Request) -> bucket.Decision:
         """Grant it."""
@@ -45,12 +53,8 @@ class InstantBucket(MemoryBucket):
         return bucket.Decision(bucket.Verdict.GRANTED, 0.0, 0.0)
 
 
-class StrictBucket(MemoryBucket):
+class StrictBucket(CountedBucket):
     """A bucket at which nobody waits."""
-
-    def __init__(self, settings: BucketSettings, memory: Memory, limits: Limits) -> None:
-        super().__init__(settings, memory)
-        self._limiter, self._limits = settings.name, limits
 
     def ask(self, request: bucket.Request) -> bucket.Decision:
         """Decide on it as for a caller that accepts no wait."""
@@ -63,9 +67,13 @@ class StrictBucket(MemoryBucket):
 class AwaitedBucket(AsyncMemoryBucket):
     """One of these, asked by tasks."""
 
-    def __init__(self, settings: BucketSettings, memory: Memory, asked: MemoryBucket) -> None:
+    def __init__(self, settings: BucketSettings, memory: Memory, asked: CountedBucket) -> None:
         super().__init__(settings, memory)
         self._asked = asked
+
+    def take_at_once(self, cost: float) -> bool:
+        """Nothing is given without being asked for and counted."""
+        return self._asked.take_at_once(cost)
 
     async def ask(self, request: bucket.Request) -> bucket.Decision:  # type: ignore[override]
         """Decide on one request."""

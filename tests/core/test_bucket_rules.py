@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.bucket_and_clock import HOUR, US, Bucket
 
-from steindamm.rules.bucket import ENDLESS, Decision, Verdict, What, kept_until
+from steindamm.rules.bucket import ENDLESS, Decision, Verdict, What, kept_until, take_at_once
 
 
 def test_a_full_bucket_lets_its_capacity_start_and_then_one_each_step() -> None:
@@ -375,3 +377,38 @@ def test_the_counters_tell_what_became_of_the_requests() -> None:
     bucket.take(accept=0.0)
     state = bucket.state
     assert (state.granted, state.deferred, state.refused, state.waited) == (2, 1, 1, 3 * US)
+
+
+# The short way
+
+
+FIELDS = ("line", "pace", "grid", "granted", "deferred", "refused", "waited")
+MOVES = st.sampled_from([0.0, 0.3 * US, US, 5 * US, -0.2 * US, -3 * US])
+COSTS = st.sampled_from([0.0, 0.1, 1.0, 2.5, 3.0])
+STEPS = st.lists(st.tuples(MOVES, COSTS, st.sampled_from(["take", "book", "settle", "close"])), max_size=30)
+
+
+@settings(deadline=None)
+@given(STEPS, st.sampled_from([-1.0, 0.25 * US]), st.sampled_from([US, 0.0]))
+def test_it_does_what_the_long_one_does_or_nothing(
+    steps: list[tuple[float, float, str]], anchor: float, step: float
+) -> None:
+    short, long = (Bucket(capacity=3, anchor=anchor, step=step, amount=0.7, now=10 * US) for _ in range(2))
+    for move, cost, what in steps:
+        short.now = long.now = long.now + move
+        if what == "take":
+            taken = take_at_once(short.terms, short.state, short.now, cost)
+            decision = long.take(cost)
+            assert not taken or decision == Decision(Verdict.GRANTED, 0.0, long.now)
+            assert taken or short.take(cost) == decision
+        else:
+            for bucket in (short, long):
+                {"book": bucket.book, "settle": bucket.settle, "close": bucket.close}[what](cost)
+        for field in FIELDS:
+            assert getattr(short.state, field) == getattr(long.state, field), field
+
+
+def test_it_is_taken_where_tokens_are_there() -> None:
+    bucket = Bucket(capacity=3)
+    bucket.take()
+    assert [take_at_once(bucket.terms, bucket.state, bucket.now, 1.0) for _ in range(3)] == [True, True, False]

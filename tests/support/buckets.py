@@ -15,7 +15,7 @@ from typing import Any
 import redis
 
 from steindamm import AsyncTokenBucket, SyncTokenBucket
-from steindamm.backends.redis.scripts import BUCKET
+from steindamm.backends.redis.scripts import BUCKET, BUCKET_ALONE
 from steindamm.rules.bucket import BucketState, BucketTerms, Decision, Request, Verdict, decide
 
 THREADS = ThreadPoolExecutor(64, thread_name_prefix="asker")
@@ -73,16 +73,16 @@ class FakeClock:
 
 def script_text(clock: str) -> str:
     """The bucket's script with a clock of the test's own."""
-    return _assembled(clock, "bucket")
+    return _assembled(clock, *BUCKET_ALONE)
 
 
 def change_text(clock: str) -> str:
     """The script that changes a bucket, with a clock of the test's own."""
-    return _assembled(clock, "bucket_change")
+    return _assembled(clock, *BUCKET, "bucket_change")
 
 
-def _assembled(clock: str, main: str) -> str:
-    return "\n".join([clock, *((LUA / f"{part}.lua").read_text() for part in (*BUCKET, main))])
+def _assembled(clock: str, *parts: str) -> str:
+    return "\n".join([clock, *((LUA / f"{part}.lua").read_text() for part in parts)])
 
 
 class PythonHome:

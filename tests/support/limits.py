@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import redis
 
 from steindamm.backends.redis.all_of import packed
-from steindamm.backends.redis.scripts import BUCKET
+from steindamm.backends.redis.scripts import BUCKET, BUCKET_ALONE
 from steindamm.rules import bucket, changes, semaphore
 from steindamm.rules.all_of import BucketPart, Decision, Request, SemaphorePart, decide
 from steindamm.rules.bucket import BucketState, BucketTerms
@@ -48,7 +48,7 @@ class Scripts(NamedTuple):
 
         return cls(
             load(*BUCKET, "semaphore_rules", "all_of_rules", "all_of"),
-            load(*BUCKET, "bucket"),
+            load(*BUCKET_ALONE),
             load(*BUCKET, "bucket_change"),
             load("semaphore_at_once", "semaphore_rules", "semaphore"),
             load("semaphore_rules", "semaphore_change"),

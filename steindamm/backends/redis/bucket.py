@@ -38,7 +38,7 @@ class BucketWire:
 
     def encoded(self, requests: list[Request]) -> tuple[bytes, bytes]:
         """The script's arguments."""
-        return self._terms, b"".join(REQUEST.pack(*request) for request in requests)
+        return self._terms, b"".join([REQUEST.pack(*request) for request in requests])
 
     def encoded_change(self, change: Change) -> tuple[bytes, ...]:
         """The arguments of the script that changes the bucket."""
@@ -48,12 +48,12 @@ class BucketWire:
     def decoded(self, reply: Reply) -> list[Decision]:
         """One decision for each request."""
         changed = reply.pop() if len(reply) % 3 else 0
-        numbers = iter(reply)
+        decisions = []
         try:
-            return [
-                Decision(VERDICTS[verdict], wait if wait >= 0 else math.inf, turn, changed)
-                for verdict, wait, turn in zip(numbers, numbers, numbers, strict=True)
-            ]
+            for at in range(0, len(reply), 3):
+                verdict, wait, turn = reply[at : at + 3]
+                decisions.append(Decision(VERDICTS[verdict], wait if wait >= 0 else math.inf, turn, changed))
+            return decisions
         except KeyError:
             raise LimiterUnavailableError(self.name, "malformed reply") from None
 

@@ -48,9 +48,17 @@ def failures() -> tuple[type[Exception], ...]:
     return RedisError, RedisClusterException, OSError
 
 
+@cache
+def no_script() -> type[Exception]:
+    """What a client raises where the server does not have the script."""
+    from redis.exceptions import NoScriptError  # noqa: PLC0415
+
+    return NoScriptError
+
+
 def checked_reply(name: str, reply: Any, length: int) -> Reply:
     """A reply of so many integers, and one more where something is changed of the limiter; any other is not ours."""
-    if not isinstance(reply, list) or len(reply) - length not in {0, 1} or any(type(item) is not int for item in reply):
+    if not isinstance(reply, list) or len(reply) - length not in {0, 1} or {*map(type, reply)} != {int}:
         raise LimiterUnavailableError(name, "malformed reply")
     return reply
 
@@ -123,12 +131,10 @@ class SyncLink:
                 raise
 
     def _call(self, script: Script, keys: Sequence[Key], args: Sequence[Any]) -> Any:
-        from redis.exceptions import NoScriptError  # noqa: PLC0415
-
         client: Any = self.client
         try:
             return client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
-        except NoScriptError:
+        except no_script():
             return client.execute_command("EVAL", script.text, len(keys), *keys, *args)
 
 
@@ -166,11 +172,9 @@ class AsyncLink:
                 await asyncio.sleep(POOL_PAUSE)
 
     async def _call(self, script: Script, keys: Sequence[Key], args: Sequence[Any]) -> Any:
-        from redis.exceptions import NoScriptError  # noqa: PLC0415
-
         try:
             return await self.client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
-        except NoScriptError:
+        except no_script():
             return await self.client.execute_command("EVAL", script.text, len(keys), *keys, *args)
 
 

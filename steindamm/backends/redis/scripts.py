@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 BUCKET = ("bucket_rules", "bucket_live", "bucket_state")
 """The parts that a script needs to decide on a bucket."""
+BUCKET_ALONE = ("bucket_at_once", *BUCKET, "bucket")
+"""Those of the script that does nothing else."""
 
 
 class Script(NamedTuple):
@@ -28,7 +30,7 @@ def script(*parts: str) -> Script:
 
 def bucket_script() -> Script:
     """Decides on requests to a token bucket."""
-    return script("clock", *BUCKET, "bucket")
+    return script("clock", *BUCKET_ALONE)
 
 
 def bucket_change_script() -> Script:
