@@ -13,6 +13,7 @@ import redis
 import redis.asyncio
 from support.bucket_and_clock import Bucket
 from support.buckets import NUMBERS, THREADS, FakeClock, Kind, call
+from support.semaphores import until
 from support.servers import HOST, Cluster, Server
 
 from steindamm import AsyncTokenBucket, MaxSleepExceededError, SyncTokenBucket
@@ -86,7 +87,7 @@ async def test_9_cancelled_waiters_leave_no_wait_behind(async_buckets: Kind) -> 
     bucket = async_buckets(capacity=1, refill_frequency=60, max_sleep=0)
     await bucket.acquire()
     waiters = [asyncio.create_task(bucket.acquire()) for _ in range(10)]
-    await asyncio.sleep(0.1)
+    await until(lambda: len(bucket._backend.turns._sleepers) == 10)
     for waiter in waiters:
         waiter.cancel()
     await asyncio.gather(*waiters, return_exceptions=True)
@@ -97,7 +98,7 @@ async def test_9_cancelled_one_by_one_in_any_order_too(async_buckets: Kind) -> N
     bucket = async_buckets(capacity=1, refill_frequency=60, max_sleep=0)
     await bucket.acquire()
     waiters = [asyncio.create_task(bucket.acquire()) for _ in range(10)]
-    await asyncio.sleep(0.1)
+    await until(lambda: len(bucket._backend.turns._sleepers) == 10)
     for number in (4, 9, 0, 7, 1, 8, 2, 6, 3, 5):
         waiters[number].cancel()
         await asyncio.gather(waiters[number], return_exceptions=True)
@@ -111,13 +112,13 @@ async def test_9_a_cancelled_waiter_with_a_stranger_behind_it_leaves_its_turn_to
     bucket = async_buckets(**settings)
     await bucket.acquire()
     waiter = asyncio.create_task(bucket.acquire())
-    await asyncio.sleep(0.05)
+    await until(lambda: len(bucket._backend.turns._sleepers) == 1)
     stranger = await bucket.reserve()
     assert 60 < stranger.delay <= 120
     waiter.cancel()
     await asyncio.gather(waiter, return_exceptions=True)
     newcomer = asyncio.create_task(bucket.acquire())
-    await asyncio.sleep(0.05)
+    await until(lambda: len(bucket._backend.turns._sleepers) == 1)
     ((sleeper,)) = bucket._backend.turns._sleepers
     assert sleeper.slept <= 60
     newcomer.cancel()

@@ -53,9 +53,9 @@ class BucketWire:
             for at in range(0, len(reply), 3):
                 verdict, wait, turn = reply[at : at + 3]
                 decisions.append(Decision(VERDICTS[verdict], wait if wait >= 0 else math.inf, turn, changed))
-            return decisions
         except KeyError:
             raise LimiterUnavailableError(self.name, "malformed reply") from None
+        return decisions
 
 
 class SyncRedisBucket:

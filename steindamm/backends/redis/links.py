@@ -49,6 +49,12 @@ def failures() -> tuple[type[Exception], ...]:
 
 
 @cache
+def async_failures() -> tuple[type[Exception], ...]:
+    """The same for an async client; see `was_closed_meanwhile`."""
+    return *failures(), AttributeError
+
+
+@cache
 def no_script() -> type[Exception]:
     """What a client raises where the server does not have the script."""
     from redis.exceptions import NoScriptError  # noqa: PLC0415
@@ -166,7 +172,7 @@ class AsyncLink:
         while True:
             try:
                 return checked_reply(name, await self._call(script, keys, args), length)
-            except (*failures(), AttributeError) as error:
+            except async_failures() as error:
                 if not (is_pool_empty(error) or was_closed_meanwhile(error)) or time.monotonic() > give_up:
                     raise unavailable(name, error) from error
                 await asyncio.sleep(POOL_PAUSE)
