@@ -17,6 +17,7 @@ from steindamm.rate import Rate
 from steindamm.reservations import AsyncReservation, SyncReservation
 from steindamm.settings import Adapt
 from steindamm.several_limits import AllOfPermit
+from steindamm.state import Counters, Holder, Override, SemaphoreState, TokenBucketState
 from steindamm.sync_all_of import SyncAllOf
 from steindamm.sync_semaphore import SyncLocalSemaphore, SyncRedisSemaphore, SyncSemaphore
 from steindamm.sync_token_bucket import SyncLocalTokenBucket, SyncRedisTokenBucket, SyncTokenBucket
@@ -35,11 +36,15 @@ __all__ = [
     "AsyncTokenBucket",
     "AsyncTokenPermit",
     "CostAboveCapacityError",
+    "Counters",
+    "Holder",
     "LimiterUnavailableError",
     "MaxSleepExceededError",
     "NoTokensAvailableError",
+    "Override",
     "Permit",
     "Rate",
+    "SemaphoreState",
     "SlotPermit",
     "SteindammError",
     "SyncAllOf",
@@ -51,5 +56,6 @@ __all__ = [
     "SyncSemaphore",
     "SyncTokenBucket",
     "SyncTokenPermit",
+    "TokenBucketState",
     "all_of",
 ]

@@ -21,6 +21,7 @@ from steindamm.rules.all_of import REFUSALS, Decision, Request, Verdict
 from steindamm.rules.semaphore import Stay
 from steindamm.semaphore import refuse_generator
 from steindamm.several_limits import NOTHING_ASKED, AllOf, AllOfPermit
+from steindamm.state import SemaphoreState, TokenBucketState
 from steindamm.turns import SECOND, give_back_left_over_async
 from steindamm.visits import AsyncBooked, Visit
 
@@ -105,6 +106,7 @@ class AsyncAllOf(AllOf):
         accept: float = 0.0,
         horizon: float = 0.0,
         slack: float = 0.0,
+        job: str | None = None,
     ) -> Answer:
         """Ask on behalf of a job, without waiting: start, come back, or ask again; see `Answer`.
 
@@ -113,13 +115,22 @@ class AsyncAllOf(AllOf):
             accept: The longest wait for the start, in seconds.
             horizon: How far away, in seconds, a turn may be booked.
             slack: Seconds that the job may be late when it comes back before its place in a line is forgotten.
+            job: The job's id, which people see in `state`.
 
         Raises:
             LimiterUnavailableError: Redis did not answer.
         """
-        visit = self._visit_of_job(turn)
+        visit = self._visit_of_job(turn, job)
         request = self._question_of_job(visit, accept, horizon, slack)
         return self._answer(visit, await self._ask_once(visit, request))
+
+    async def state(self) -> list[TokenBucketState | SemaphoreState]:
+        """What can be seen of each of its limits now, in the order of `limiters`. Looking changes nothing.
+
+        Raises:
+            LimiterUnavailableError: Redis did not answer.
+        """
+        return [await limiter.state() for limiter in self.limiters]
 
     async def give_back(self, answer: Answer) -> None:
         """Return what an answer gave and nobody will use."""

@@ -20,6 +20,7 @@ from steindamm.rules.changes import Change, Kind
 from steindamm.rules.live import UNSET
 from steindamm.rules.semaphore import Place, Standing, Stay
 from steindamm.semaphore import Semaphore, refuse_generator
+from steindamm.state import SemaphoreState
 from steindamm.tickets import Ticket
 from steindamm.turns import SECOND
 
@@ -164,6 +165,21 @@ class AsyncSemaphore(AsyncChanging, Semaphore):
     async def clear_override(self) -> None:
         """Give it the slots that the code says."""
         await self._backend.change(Change(Kind.OVERRIDE, (UNSET,)))
+
+    async def state(self) -> SemaphoreState:
+        """What can be seen of it now: who holds its slots, how many wait, what is changed. Looking changes nothing.
+
+        Example:
+            >>> import asyncio
+            >>> from steindamm import AsyncSemaphore
+            >>> asyncio.run(AsyncSemaphore("async writers, seen", capacity=2).state()).held
+            0
+
+        Raises:
+            LimiterUnavailableError: Redis did not answer.
+        """
+        seen: SemaphoreState = await self._backend.look()
+        return seen
 
     async def give_back(self, answer: Answer) -> None:
         """Return the slot, or the place in the line, that an answer gave and nobody will use."""

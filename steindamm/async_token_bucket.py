@@ -17,6 +17,7 @@ from steindamm.permits import AsyncTokenPermit
 from steindamm.reservations import AsyncReservation
 from steindamm.rules.bucket import Decision, Request, Verdict, What
 from steindamm.rules.changes import NO_OVERRIDE, Change, Kind
+from steindamm.state import TokenBucketState
 from steindamm.token_bucket import TokenBucket
 from steindamm.turns import SECOND, AsyncSleeper, give_back_left_over_async, sleep_until_turn_async
 
@@ -173,6 +174,21 @@ class AsyncTokenBucket(AsyncChanging, TokenBucket):
     async def clear_override(self) -> None:
         """Put in force what the code says."""
         await self._backend.change(Change(Kind.OVERRIDE, NO_OVERRIDE))
+
+    async def state(self) -> TokenBucketState:
+        """What can be seen of it now: tokens, the line, what is changed, counters. Looking changes nothing.
+
+        Example:
+            >>> import asyncio
+            >>> from steindamm import AsyncTokenBucket
+            >>> asyncio.run(AsyncTokenBucket("their async api, seen", capacity=10).state()).tokens
+            10.0
+
+        Raises:
+            LimiterUnavailableError: Redis did not answer.
+        """
+        seen: TokenBucketState = await self._backend.look()
+        return seen
 
     def permit_for(self, cost: float, waited: float = 0.0) -> AsyncTokenPermit:
         """A permit for what was granted elsewhere: in another process, say, that asked on behalf of this one."""

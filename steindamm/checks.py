@@ -44,6 +44,11 @@ def checked_text(argument: str, value: object, longest: int) -> str:
     return value
 
 
+def printable(text: str, longest: int) -> str:
+    """What can be shown of a text from a stranger: one line, and not too long."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:longest])
+
+
 def checked_number(
     argument: str, value: SupportsFloat, *, least: float = 0.0, above: float | None = None, most: float = math.inf
 ) -> float:

@@ -115,12 +115,13 @@ class AllOf:
     def _visit(self, wake: Callable[[], object] | None = None) -> Visit:
         return Visit(self._asked, self.max_sleep, wake)
 
-    def _visit_of_job(self, turn: Any) -> Visit:
+    def _visit_of_job(self, turn: Any, job: str | None = None) -> Visit:
         if turn is None:
-            return Visit(self._asked)
+            return Visit(self._asked, job=job)
         if not isinstance(turn, (tuple, list)) or len(turn) != len(self._asked):
             raise ValueError("turn must be what an earlier answer of the same limits gave")
-        return Visit(self._asked, turns=[0.0 if each is None else checked_number("turn", each) for each in turn])
+        turns = [0.0 if each is None else checked_number("turn", each) for each in turn]
+        return Visit(self._asked, turns=turns, job=job)
 
     def _question_of_job(self, visit: Visit, accept: float, horizon: float, slack: float) -> Request:
         return visit.request(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from steindamm.checks import printable
 from steindamm.rules.bucket import BucketState, BucketTerms, at, refill, turn_of
 from steindamm.rules.live import Live
 from steindamm.rules.semaphore import SemaphoreState as Slots
@@ -16,6 +17,10 @@ from steindamm.rules.semaphore import SemaphoreTerms, opens_in, slots
 from steindamm.rules.semaphore_live import SemaphoreLive
 
 SECOND = 1e6
+LONGEST_SHOWN = 200
+LONGEST_PID = 10
+MOST_LISTED = 1_000
+"""Holders that are named: looking must not keep a server busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +96,16 @@ class Holder:
         host: The machine.
         pid: The process on it.
         job_id: The job that it runs for, where a queue's worker has said so.
-        age: Seconds since it got the slot.
+        age: Seconds since it got the slot. Over Redis an estimate as long as the lease has not been renewed, which
+            is its first third.
+        fence: The number of its lease; over Redis None as long as it has not been renewed.
     """
 
     host: str
     pid: int
     job_id: str | None
     age: float
+    fence: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +115,8 @@ class SemaphoreState:
     Parameters:
         name: Its name.
         capacity: How many slots there are.
-        holders: Who holds one, the oldest first.
+        held: How many of them are held; more than there are, where the capacity was lowered meanwhile.
+        holders: Who holds one, the oldest first; of very many, a thousand.
         waiters: How many wait, here or in a queue.
         closed_for: How long nobody is given a slot; 0 where it is open.
         override: The settings that are not those of the code, if any.
@@ -117,7 +126,8 @@ class SemaphoreState:
 
     name: str
     capacity: int
-    holders: tuple[Holder, ...] = field(repr=False)
+    held: int
+    holders: tuple[Holder, ...]
     waiters: int
     closed_for: float
     override: Override | None
@@ -154,26 +164,36 @@ def seen_bucket(name: str, terms: BucketTerms, state: BucketState, now: float, c
 
 
 def seen_semaphore(
-    name: str, terms: SemaphoreTerms, state: Slots, now: float, clock_ahead: float, holders: Iterable[Holder]
+    name: str,
+    terms: SemaphoreTerms,
+    state: Slots,
+    now: float,
+    clock_ahead: float,
+    holders: Iterable[Holder],
+    *,
+    held: int,
+    waiters: int,
 ) -> SemaphoreState:
-    """What a semaphore's state says at `now`, and who holds its slots."""
+    """What a semaphore's state says at `now`, and who holds its slots, and how many do and wait."""
     return SemaphoreState(
         name=name,
         capacity=slots(terms, state),
+        held=held,
         holders=tuple(sorted(holders, key=lambda holder: -holder.age)),
-        waiters=sum(end > now for end, _ in state.present.values()),
+        waiters=waiters,
         closed_for=opens_in(state, now) / SECOND,
         override=_override(state.live, clock_ahead),
         counters=_counters(state),
     )
 
 
-def holder(ticket: str, age: float) -> Holder:
+def holder(ticket: str, age: float, fence: int | None) -> Holder:
     """Who a ticket stands for: ``"<host>/<pid>/<random>:<count>:<job>"``."""
     process, _, rest = ticket.partition(":")
     host, pid, *_ = [*process.split("/"), ""]
-    job_id = rest.partition(":")[2]
-    return Holder(host, int(pid) if pid.isdigit() else 0, job_id or None, max(0.0, age))
+    job_id = printable(rest.partition(":")[2], LONGEST_SHOWN)
+    number = int(pid) if pid.isdecimal() and len(pid) <= LONGEST_PID else 0
+    return Holder(printable(host, LONGEST_SHOWN), number, job_id or None, max(0.0, age), fence)
 
 
 def _counters(state: BucketState | Slots) -> Counters:
@@ -184,8 +204,12 @@ def _override(live: Live | SemaphoreLive | None, clock_ahead: float) -> Override
     if live is None or not live.is_overridden:
         return None
     note = _note(live.note)
-    moment = datetime.fromtimestamp((live.set_at - clock_ahead) / SECOND, UTC)
-    return Override(note.get("settings", {}), str(note.get("by", "")), moment)
+    settings, by = note.get("settings"), note.get("by")
+    return Override(
+        settings=settings if isinstance(settings, dict) else {},
+        by=printable(by, LONGEST_SHOWN) if isinstance(by, str) else "",
+        at=datetime.fromtimestamp((live.set_at - clock_ahead) / SECOND, UTC),
+    )
 
 
 def _note(note: bytes) -> dict[str, Any]:

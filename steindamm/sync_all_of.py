@@ -19,6 +19,7 @@ from steindamm.rules.all_of import REFUSALS, Decision, Request, Verdict
 from steindamm.rules.semaphore import Stay
 from steindamm.semaphore import refuse_generator
 from steindamm.several_limits import NOTHING_ASKED, AllOf, AllOfPermit
+from steindamm.state import SemaphoreState, TokenBucketState
 from steindamm.sync_semaphore import SyncSemaphore
 from steindamm.token_bucket import is_asynchronous
 from steindamm.turns import SECOND, give_back_left_over
@@ -100,6 +101,7 @@ class SyncAllOf(AllOf):
         accept: float = 0.0,
         horizon: float = 0.0,
         slack: float = 0.0,
+        job: str | None = None,
     ) -> Answer:
         """Ask on behalf of a job, without waiting: start, come back, or ask again; see `Answer`.
 
@@ -108,12 +110,21 @@ class SyncAllOf(AllOf):
             accept: The longest wait for the start, in seconds.
             horizon: How far away, in seconds, a turn may be booked.
             slack: Seconds that the job may be late when it comes back before its place in a line is forgotten.
+            job: The job's id, which people see in `state`.
 
         Raises:
             LimiterUnavailableError: Redis did not answer.
         """
-        visit = self._visit_of_job(turn)
+        visit = self._visit_of_job(turn, job)
         return self._answer(visit, self._ask_once(visit, self._question_of_job(visit, accept, horizon, slack)))
+
+    def state(self) -> list[TokenBucketState | SemaphoreState]:
+        """What can be seen of each of its limits now, in the order of `limiters`. Looking changes nothing.
+
+        Raises:
+            LimiterUnavailableError: Redis did not answer.
+        """
+        return [limiter.state() for limiter in self.limiters]
 
     def give_back(self, answer: Answer) -> None:
         """Return what an answer gave and nobody will use."""

@@ -19,6 +19,7 @@ from steindamm.rules.changes import Change, Kind
 from steindamm.rules.live import UNSET
 from steindamm.rules.semaphore import Place, Standing, Stay
 from steindamm.semaphore import Semaphore, refuse_generator
+from steindamm.state import SemaphoreState
 from steindamm.tickets import Ticket
 from steindamm.token_bucket import is_asynchronous
 from steindamm.turns import SECOND
@@ -169,6 +170,22 @@ class SyncSemaphore(SyncChanging, Semaphore):
     def clear_override(self) -> None:
         """Give it the slots that the code says."""
         self._backend.change(Change(Kind.OVERRIDE, (UNSET,)))
+
+    def state(self) -> SemaphoreState:
+        """What can be seen of it now: who holds its slots, how many wait, what is changed. Looking changes nothing.
+
+        Example:
+            >>> from steindamm import SyncSemaphore
+            >>> writers = SyncSemaphore("writers, seen", capacity=2)
+            >>> with writers:
+            ...     [holder.job_id for holder in writers.state().holders]
+            [None]
+
+        Raises:
+            LimiterUnavailableError: Redis did not answer.
+        """
+        seen: SemaphoreState = self._backend.look()
+        return seen
 
     def give_back(self, answer: Answer) -> None:
         """Return the slot, or the place in the line, that an answer gave and nobody will use."""

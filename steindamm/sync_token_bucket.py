@@ -14,6 +14,7 @@ from steindamm.permits import SyncTokenPermit
 from steindamm.reservations import SyncReservation
 from steindamm.rules.bucket import Decision, Request, Verdict, What
 from steindamm.rules.changes import NO_OVERRIDE, Change, Kind
+from steindamm.state import TokenBucketState
 from steindamm.token_bucket import TokenBucket, is_asynchronous
 from steindamm.turns import SECOND, SyncSleeper, give_back_left_over, sleep_until_turn
 
@@ -178,6 +179,22 @@ class SyncTokenBucket(SyncChanging, TokenBucket):
     def clear_override(self) -> None:
         """Put in force what the code says."""
         self._backend.change(Change(Kind.OVERRIDE, NO_OVERRIDE))
+
+    def state(self) -> TokenBucketState:
+        """What can be seen of it now: tokens, the line, what is changed, counters. Looking changes nothing.
+
+        Example:
+            >>> from steindamm import SyncTokenBucket
+            >>> api = SyncTokenBucket("their api, seen", capacity=10)
+            >>> with api(4):
+            ...     api.state().tokens
+            6.0
+
+        Raises:
+            LimiterUnavailableError: Redis did not answer.
+        """
+        seen: TokenBucketState = self._backend.look()
+        return seen
 
     def permit_for(self, cost: float, waited: float = 0.0) -> SyncTokenPermit:
         """A permit for what was granted elsewhere: in another process, say, that asked on behalf of this one."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from itertools import count
 from time import monotonic
 
+from steindamm.checks import printable
 from steindamm.permits import SlotPermit
 
 logger = logging.getLogger("steindamm")
@@ -73,7 +74,7 @@ class Ticket(SlotPermit):
         self.name = name
         self.process = PROCESS.name
         if job is not None:
-            self.job = "".join(letter if letter.isprintable() else "?" for letter in str(job)[:LONGEST_JOB])
+            self.job = printable(str(job), LONGEST_JOB)
         if wake is not None:
             self.wake = wake
             self.asked_at = monotonic()
@@ -103,6 +104,11 @@ class Ticket(SlotPermit):
     def waited(self) -> float:  # type: ignore[override]
         """Seconds until it got its slot."""
         return self.since - self.asked_at if self.asked_at else 0.0
+
+    @property
+    def age(self) -> float:
+        """Seconds since it got its slot; 0 where it has not been told yet."""
+        return monotonic() - self.since if self.since else 0.0
 
     @property
     def held_for(self) -> float:

@@ -29,6 +29,7 @@ class Visit:
         max_sleep: Seconds that it waits at most; 0 for any time.
         wake: Called, from any thread, when it is handed a slot.
         turns: What it brings along of each: a turn, an arrival number, or 0.
+        job: For which job it asks, for people.
 
     Attributes:
         tickets: By which it is known at the semaphores, by index.
@@ -41,12 +42,14 @@ class Visit:
         max_sleep: float = 0.0,
         wake: Callable[[], object] | None = None,
         turns: Iterable[float] | None = None,
+        job: str | None = None,
     ) -> None:
         self.limiters = limiters
         self.turns = [0.0] * len(limiters) if turns is None else list(turns)
         self.tickets: dict[int, Ticket] = {}
         self.is_granted = False
         self._wake = wake
+        self._job = job
         self._began = monotonic()
         self._ends = self._began + max_sleep if max_sleep else math.inf
         self._has_waited = False
@@ -81,7 +84,7 @@ class Visit:
             return Ask(limiter.cost, self.turns[index])
         ticket = self.tickets.get(index)
         if ticket is None:
-            ticket = self.tickets[index] = Ticket(limiter.name, self._wake)
+            ticket = self.tickets[index] = Ticket(limiter.name, self._wake, self._job)
         return Ask(0.0, self.turns[index], ticket)
 
     def note(self, decision: Decision) -> None:

@@ -10,9 +10,10 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from threading import Lock, Timer
 from time import monotonic
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from steindamm.backends.terms import MICROSECONDS, bucket_terms, on_clock, semaphore_terms, wall_clock
@@ -21,6 +22,7 @@ from steindamm.rules.changes import Change, override_of
 from steindamm.rules.changes import change as change_bucket
 from steindamm.rules.semaphore_changes import change as change_semaphore
 from steindamm.settings import BucketSettings, SemaphoreSettings
+from steindamm.state import MOST_LISTED, SemaphoreState, TokenBucketState, holder, seen_bucket, seen_semaphore
 from steindamm.tickets import PROCESS, Ticket
 from steindamm.turns import Turns
 
@@ -195,6 +197,15 @@ class MemoryBucket:
             changed = kept.state.live.changed if kept.state.live else 0.0
         self.turns.hear(changed)
 
+    def look(self) -> TokenBucketState:
+        """What can be seen of it now."""
+        with self._memory.lock:
+            now = self._clock()
+            kept = self._memory.buckets.by_name.get(self._key)
+            is_known = kept is not None and not kept.is_idle(now)
+            state = bucket.copied(kept.state) if kept and is_known else bucket.BucketState(self._terms, now)
+        return seen_bucket(self._name, self._terms, state, now, now - wall_clock())
+
     def _kept(self, now: float) -> KeptBucket:
         """The bucket's state; a new one where it was idle."""
         memory = self._memory
@@ -218,6 +229,10 @@ class AsyncMemoryBucket(MemoryBucket):
     async def change(self, change: Change) -> None:  # type: ignore[override]
         """Make a change for all who share the bucket."""
         MemoryBucket.change(self, change)
+
+    async def look(self) -> TokenBucketState:  # type: ignore[override]
+        """What can be seen of it now."""
+        return MemoryBucket.look(self)
 
 
 class MemorySemaphore:
@@ -273,6 +288,18 @@ class MemorySemaphore:
             self._plan_opening(semaphore.opens_in(state, now) / MICROSECONDS)
         if memory.untold:
             memory.tell()
+
+    def look(self) -> SemaphoreState:
+        """What can be seen of it now."""
+        with self._lock:
+            now = monotonic() * MICROSECONDS
+            state = self._states.get(self._key) or semaphore.SemaphoreState()
+            tickets = cast("list[Ticket]", list(islice(state.leases, MOST_LISTED)))
+            holders = [holder(each.id, each.age, each.fence or None) for each in tickets]
+            waiters = sum(end > now for end, _ in state.present.values())
+            return seen_semaphore(
+                self.name, self._terms, state, now, now - wall_clock(), holders, held=len(state.leases), waiters=waiters
+            )
 
     def _plan_opening(self, seconds: float) -> None:
         """When it opens, those who wait are to be handed what is free, though nobody asks just then."""
@@ -339,6 +366,10 @@ class AsyncMemorySemaphore:
     async def change(self, change: Change) -> None:
         """Make a change for all who share the semaphore."""
         self._semaphore.change(change)
+
+    async def look(self) -> SemaphoreState:
+        """What can be seen of it now."""
+        return self._semaphore.look()
 
     def abandon(self, ticket: Ticket) -> None:
         """The same, where nobody can await it."""

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from copy import copy
 from enum import IntEnum
 from typing import Any, NamedTuple, TypeAlias
 
@@ -146,9 +145,7 @@ class BucketPart:
     """
 
     def __init__(self, terms: BucketTerms, state: BucketState, now: float) -> None:
-        self.state = copy(state)
-        if state.live is not None:
-            self.state.live = copy(state.live)
+        self.state = bucket.copied(state)
         self.touched = False
         self._own_terms = terms
         self._terms, self._clock = bucket.at(terms, self.state, now)

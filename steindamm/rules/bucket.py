@@ -18,6 +18,7 @@ clock, see `steindamm.rules.live`, and `decide` asks in bucket time.
 from __future__ import annotations
 
 import math
+from copy import copy
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -133,6 +134,13 @@ class BucketState:
         self.granted = self.deferred = self.refused = 0
         self.waited = 0.0
         self.live: Live | None = None
+
+
+def copied(state: BucketState) -> BucketState:
+    """The same state, to be changed without changing this one."""
+    own = copy(state)
+    own.live = copy(state.live)
+    return own
 
 
 def grid_start(terms: BucketTerms, now: float) -> float:

@@ -8,7 +8,8 @@ from typing import Any
 
 from steindamm.backends.redis.connection import checked_connection
 from steindamm.backends.redis.links import AsyncLink, Reply, SyncLink, async_link, sync_link
-from steindamm.backends.redis.scripts import bucket_change_script, bucket_script
+from steindamm.backends.redis.looking import look_at_bucket
+from steindamm.backends.redis.scripts import bucket_change_script, bucket_look_script, bucket_script
 from steindamm.backends.redis.sharing import AsyncSharing, SyncSharing
 from steindamm.backends.terms import bucket_terms
 from steindamm.errors import LimiterUnavailableError
@@ -16,6 +17,7 @@ from steindamm.loops import EachLoop
 from steindamm.rules.bucket import Decision, Request, Verdict, What
 from steindamm.rules.changes import Change, override_of
 from steindamm.settings import BucketSettings
+from steindamm.state import TokenBucketState
 from steindamm.turns import Sleeper, Turns, give_back_left_over, give_back_left_over_async
 
 TERMS = Struct("<6d")
@@ -31,6 +33,7 @@ class BucketWire:
         self.name = settings.name
         self.script = bucket_script()
         self.change_script = bucket_change_script()
+        self.look_script = bucket_look_script()
         self.keys = (f"steindamm:{settings.key}:bucket".encode(),)
         self.terms = bucket_terms(settings, clock_ahead=0.0)
         self._terms = TERMS.pack(*self.terms)
@@ -85,6 +88,12 @@ class SyncRedisBucket:
         (changed,) = self.link.run(wire.name, wire.change_script, wire.keys, wire.encoded_change(change), 1)
         self.turns.hear(changed)
 
+    def look(self) -> TokenBucketState:
+        """What can be seen of it now."""
+        wire = self._wire
+        reply = self.link.ask(wire.name, wire.look_script, wire.keys, ())
+        return look_at_bucket(wire.name, wire.terms, reply)
+
     def _undo(self, request: Request, decision: Decision) -> None:
         if decision.verdict is Verdict.GRANTED and request.what in TAKING:
             self.turns.cancel(Sleeper(decision, request.cost))
@@ -119,6 +128,12 @@ class AsyncRedisBucket:
         wire = self._wire
         (changed,) = await self.link.run(wire.name, wire.change_script, wire.keys, wire.encoded_change(change), 1)
         self.turns.hear(changed)
+
+    async def look(self) -> TokenBucketState:
+        """What can be seen of it now."""
+        wire = self._wire
+        reply = await self.link.ask(wire.name, wire.look_script, wire.keys, ())
+        return look_at_bucket(wire.name, wire.terms, reply)
 
     async def _undo(self, request: Request, decision: Decision) -> None:
         if decision.verdict is Verdict.GRANTED and request.what in TAKING:

@@ -21,7 +21,7 @@ from steindamm.backends.redis.connection import async_client, sync_client, twin_
 from steindamm.backends.redis.hearing import AsyncHearing, SyncHearing
 from steindamm.backends.redis.scripts import Script
 from steindamm.backends.redis.watch import AsyncWatch, SyncWatch
-from steindamm.errors import LimiterUnavailableError, SteindammError
+from steindamm.errors import LimiterUnavailableError
 from steindamm.loops import EachLoop
 
 if TYPE_CHECKING:
@@ -122,16 +122,18 @@ class SyncLink:
 
     def run(self, name: str, script: Script, keys: Sequence[Key], args: Sequence[Any], length: int) -> Reply:
         """Run a script for the limiter `name`; its reply holds `length` integers."""
+        return checked_reply(name, self.ask(name, script, keys, args), length)
+
+    def ask(self, name: str, script: Script, keys: Sequence[Key], args: Sequence[Any]) -> Any:
+        """Run a script for the limiter `name`, whatever it replies."""
         give_up = time.monotonic() + POOL_WAIT
         while True:
             try:
-                return checked_reply(name, self._call(script, keys, args), length)
+                return self._call(script, keys, args)
             except failures() as error:
                 if not is_pool_empty(error) or time.monotonic() > give_up:
                     raise unavailable(name, error) from error
                 time.sleep(POOL_PAUSE)
-            except SteindammError:
-                raise
             except BaseException:
                 self._client = None
                 raise
@@ -165,13 +167,17 @@ class AsyncLink:
 
     async def run(self, name: str, script: Script, keys: Sequence[Key], args: Sequence[Any], length: int) -> Reply:
         """Run a script for the limiter `name`; its reply holds `length` integers."""
+        return checked_reply(name, await self.ask(name, script, keys, args), length)
+
+    async def ask(self, name: str, script: Script, keys: Sequence[Key], args: Sequence[Any]) -> Any:
+        """Run a script for the limiter `name`, whatever it replies."""
         if self._ours and self._ending is None:
             self._ending = _closing_with_loop(self.client)
             await anext(self._ending)
         give_up = time.monotonic() + POOL_WAIT
         while True:
             try:
-                return checked_reply(name, await self._call(script, keys, args), length)
+                return await self._call(script, keys, args)
             except async_failures() as error:
                 if not (is_pool_empty(error) or was_closed_meanwhile(error)) or time.monotonic() > give_up:
                     raise unavailable(name, error) from error

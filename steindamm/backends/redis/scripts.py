@@ -48,6 +48,16 @@ def semaphore_change_script() -> Script:
     return script("clock", "semaphore_rules", "semaphore_change")
 
 
+def bucket_look_script() -> Script:
+    """Tells what is remembered of a token bucket."""
+    return script("clock", "hex", "bucket_look")
+
+
+def semaphore_look_script() -> Script:
+    """Tells what is remembered of a semaphore."""
+    return script("clock", "hex", "semaphore_look")
+
+
 def all_of_script() -> Script:
     """Decides on requests to several limits at once."""
     return script("clock", *BUCKET, "semaphore_rules", "all_of_rules", "all_of")

@@ -10,7 +10,8 @@ from typing import Any, Generic, TypeVar
 
 from steindamm.backends.redis.connection import checked_connection
 from steindamm.backends.redis.links import AsyncLink, Reply, SyncLink, async_link, counts_listeners, sync_link
-from steindamm.backends.redis.scripts import semaphore_change_script, semaphore_script
+from steindamm.backends.redis.looking import look_at_semaphore
+from steindamm.backends.redis.scripts import semaphore_change_script, semaphore_look_script, semaphore_script
 from steindamm.backends.redis.sharing import MOST, AsyncSharing, SyncSharing
 from steindamm.backends.redis.watch import say_lost
 from steindamm.backends.terms import MICROSECONDS, semaphore_terms
@@ -20,6 +21,7 @@ from steindamm.loops import EachLoop
 from steindamm.rules.changes import Change
 from steindamm.rules.semaphore import Place, Request, Standing, Stay, What
 from steindamm.settings import SemaphoreSettings
+from steindamm.state import MOST_LISTED, SemaphoreState
 from steindamm.tickets import Ticket
 
 logger = logging.getLogger("steindamm")
@@ -41,6 +43,7 @@ class SemaphoreWire:
         self.name = settings.name
         self.script = semaphore_script()
         self.change_script = semaphore_change_script()
+        self.look_script = semaphore_look_script()
         prefix = f"steindamm:{settings.key}:semaphore"
         self.keys = (prefix, *(f"{prefix}:{part}" for part in PARTS))
         self.terms = semaphore_terms(settings)
@@ -243,6 +246,12 @@ class SyncRedisSemaphore(RedisSemaphore[SyncLink]):
         args = wire.encoded_change(change, counted=counts_listeners(self._link.client))
         self._link.run(wire.name, wire.change_script, wire.keys, args, 1)
 
+    def look(self) -> SemaphoreState:
+        """What can be seen of it now."""
+        wire = self._wire
+        reply = self._link.ask(wire.name, wire.look_script, wire.keys, (MOST_LISTED,))
+        return look_at_semaphore(wire.name, wire.terms, reply)
+
     def _undo(self, request: Request, place: Place) -> None:
         """Nothing to do: whoever has gone leaves."""
 
@@ -326,6 +335,12 @@ class AsyncRedisSemaphore(RedisSemaphore[AsyncLink]):
         wire = self._wire
         args = wire.encoded_change(change, counted=counts_listeners(self._link.client))
         await self._link.run(wire.name, wire.change_script, wire.keys, args, 1)
+
+    async def look(self) -> SemaphoreState:
+        """What can be seen of it now."""
+        wire = self._wire
+        reply = await self._link.ask(wire.name, wire.look_script, wire.keys, (MOST_LISTED,))
+        return look_at_semaphore(wire.name, wire.terms, reply)
 
     async def _undo(self, request: Request, place: Place) -> None:
         """Nothing to do: whoever has gone leaves."""
