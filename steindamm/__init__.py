@@ -10,11 +10,13 @@ from steindamm.errors import (
     MaxSleepExceededError,
     NoTokensAvailableError,
     SteindammError,
+    Throttled,
 )
 from steindamm.joining import all_of
 from steindamm.permits import AsyncTokenPermit, Permit, SlotPermit, SyncTokenPermit
 from steindamm.rate import Rate
 from steindamm.reservations import AsyncReservation, SyncReservation
+from steindamm.running import current_permit
 from steindamm.settings import Adapt
 from steindamm.several_limits import AllOfPermit
 from steindamm.sync_all_of import SyncAllOf
@@ -51,5 +53,7 @@ __all__ = [
     "SyncSemaphore",
     "SyncTokenBucket",
     "SyncTokenPermit",
+    "Throttled",
     "all_of",
+    "current_permit",
 ]
