@@ -20,15 +20,13 @@ from steindamm.errors import (
 )
 from steindamm.integrations.bookings import Booking
 from steindamm.integrations.job_limits import MAX_BOOKING, Claim, JobLimit
-from steindamm.permits import SlotPermit
+from steindamm.permits import Permit, SlotPermit
 from steindamm.several_limits import AllOf, AllOfPermit
 from steindamm.token_bucket import TokenBucket
 from steindamm.visits import LITTLE
 
 UNAVAILABLE_WAIT = 1.0
 """Seconds after which a backend that did not answer is asked again, half of it and half at random."""
-LONGEST_BACKOFF = 60.0
-"""Seconds; the longest wait after a refusal that did not tell one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,16 +141,9 @@ def holds_slots(start: Start) -> bool:
     return permit.has_slots if isinstance(permit, AllOfPermit) else isinstance(permit, SlotPermit)
 
 
-def defer_refused_body(job: JobLimit, booking: Booking, error: MaxSleepExceededError) -> Defer | Fail:
-    """What becomes of a job whose own code met a limiter that refused."""
-    now = time.time()
-    wait = error.retry_after
-    if wait is None or not 0 <= wait < math.inf:
-        longest = min(LONGEST_BACKOFF, 2.0 ** min(booking.deferrals, 10))
-        wait = longest * random.uniform(0.5, 1.0)  # noqa: S311
-    if job.max_deferral is not None and booking.waited(now) + wait > job.max_deferral:
-        return Fail(error)
-    return Defer(wait, booking.deferred(error.name, None, now)._replace(until=now + wait))
+def permit_of(start: Start | None) -> Permit | None:
+    """What lets a job run; None where nothing limits it."""
+    return None if start is None else start.answer.permit
 
 
 def time_left(job: JobLimit, booking: Booking, now: float) -> float:

@@ -11,7 +11,8 @@ from steindamm.async_all_of import AsyncAllOf
 from steindamm.async_semaphore import AsyncSemaphore
 from steindamm.async_token_bucket import AsyncTokenBucket
 from steindamm.checks import checked_seconds
-from steindamm.errors import wrong_kind
+from steindamm.errors import MaxSleepExceededError, wrong_kind
+from steindamm.integrations.throttling import ThrottleOn
 from steindamm.joining import all_of
 from steindamm.semaphore import Semaphore
 from steindamm.several_limits import AllOf
@@ -51,6 +52,8 @@ class JobLimit:
             the limiter takes. Of several, each token bucket that is named without a cost takes them.
         max_sleep: The longest wait, in seconds, for which a job keeps its place in the worker.
         max_deferral: Seconds after its first deferral at which a job fails; None for never.
+        throttle_on: The errors of its jobs that mean that a server said "not now": an error class, several, or a
+            mapping of them to functions that read from an error for how many seconds; `Throttled` always does.
         kinds: The classes of limiters that the queue can use: `SYNC` or `ASYNC`.
 
     Raises:
@@ -62,12 +65,14 @@ class JobLimit:
     cost: Any = None
     max_sleep: float = 0.0
     max_deferral: float | None = None
+    throttle_on: Any = None
     kinds: tuple[type, ...] = SYNC
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "max_sleep", checked_seconds("max_sleep", self.max_sleep))
         if self.max_deferral is not None:
             object.__setattr__(self, "max_deferral", checked_seconds("max_deferral", self.max_deferral))
+        object.__setattr__(self, "throttle_on", ThrottleOn.of(self.throttle_on))
         _check_plain("limiter", self.limiter)
         _check_plain("cost", self.cost)
         if is_function(self.limiter):
@@ -86,6 +91,16 @@ class JobLimit:
     def is_open(self) -> bool:
         """Whether no job is ever limited."""
         return self.limiter is None
+
+    @property
+    def says_anything(self) -> bool:
+        """Whether jobs are treated any differently for it."""
+        return not self.is_open or len(self.throttle_on.readers) > 1
+
+    @property
+    def not_now(self) -> tuple[type[Exception], ...]:
+        """The errors of a job's own code after which it may come back instead of failing."""
+        return MaxSleepExceededError, *self.throttle_on.kinds
 
     def claim(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Claim | None:
         """What the job with these arguments asks for; None for a job that is not limited.

@@ -9,12 +9,12 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from steindamm.errors import SteindammError, wrong_kind
+from steindamm.errors import Throttled, wrong_kind
 
 logger = logging.getLogger("steindamm")
 
@@ -27,26 +27,6 @@ LONGEST_PAUSE = 3_600.0
 SECONDS = re.compile(r"\s*(\d{1,20})(?:\.\d*)?\s*", re.ASCII)
 
 Reader = Callable[[Any], float | None]
-
-
-class Throttled(SteindammError):  # noqa: N818 - what the server did, not what went wrong
-    """Raised by a job whose server said "not now": its limiter is closed for a while, and the job comes back.
-
-    Example:
-        >>> from steindamm.integrations.throttling import Throttled
-        >>> Throttled(retry_after=2.5).retry_after
-        2.5
-
-    Parameters:
-        retry_after: Seconds until the server is to be asked again; None where it did not say.
-    """
-
-    def __init__(self, retry_after: float | None = None) -> None:
-        self.retry_after = retry_after
-        super().__init__(retry_after)
-
-    def __str__(self) -> str:
-        return "the server said: not now" + ("" if self.retry_after is None else f", in {self.retry_after:g} s")
 
 
 def read_retry_after(error: Any, now: datetime | None = None) -> float | None:
@@ -91,10 +71,10 @@ class ThrottleOn:
         True
 
     Parameters:
-        readers: By error class: seconds to pause, or None for an error that means something else.
+        readers: An error class, and what reads the seconds to pause from it, or None for one that means something else.
     """
 
-    readers: Mapping[type[BaseException], Reader] = field(default_factory=dict)
+    readers: tuple[tuple[type[Exception], Reader], ...] = ()
 
     @classmethod
     def of(cls, errors: Any) -> ThrottleOn:
@@ -109,15 +89,20 @@ class ThrottleOn:
             several: Iterable[Any] = errors if isinstance(errors, (tuple, list, set, frozenset)) else (errors,)
             errors = dict.fromkeys(several, read_retry_after)
         for kind, reader in errors.items():
-            if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            if not (isinstance(kind, type) and issubclass(kind, Exception)):
                 raise wrong_kind("throttle_on", "an error class, several, or a mapping of them to functions", kind)
             if not callable(reader):
                 raise wrong_kind("throttle_on", "a mapping of error classes to functions", reader)
-        return cls({**errors, Throttled: lambda error: error.retry_after})
+        return cls((*errors.items(), (Throttled, _told)))
 
-    def pause(self, error: BaseException) -> float | None:
+    @property
+    def kinds(self) -> tuple[type[Exception], ...]:
+        """The classes of all these errors."""
+        return tuple(kind for kind, _ in self.readers)
+
+    def pause(self, error: Exception) -> float | None:
         """Seconds for which the limiter is to be closed after an error; None if it means something else."""
-        for kind, reader in self.readers.items():
+        for kind, reader in self.readers:
             if isinstance(error, kind):
                 seconds = reader(error)
                 if seconds is not None:
@@ -125,6 +110,10 @@ class ThrottleOn:
                 if isinstance(error, Throttled):
                     return UNTOLD_PAUSE
         return None
+
+
+def _told(error: Throttled) -> float | None:
+    return error.retry_after
 
 
 def _believable(seconds: Any) -> float:

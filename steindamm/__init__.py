@@ -10,11 +10,13 @@ from steindamm.errors import (
     MaxSleepExceededError,
     NoTokensAvailableError,
     SteindammError,
+    Throttled,
 )
 from steindamm.joining import all_of
 from steindamm.permits import AsyncTokenPermit, Permit, SlotPermit, SyncTokenPermit
 from steindamm.rate import Rate
 from steindamm.reservations import AsyncReservation, SyncReservation
+from steindamm.running import current_permit
 from steindamm.settings import Adapt
 from steindamm.several_limits import AllOfPermit
 from steindamm.state import Counters, Holder, Override, SemaphoreState, TokenBucketState
@@ -56,6 +58,8 @@ __all__ = [
     "SyncSemaphore",
     "SyncTokenBucket",
     "SyncTokenPermit",
+    "Throttled",
     "TokenBucketState",
     "all_of",
+    "current_permit",
 ]

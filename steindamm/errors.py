@@ -83,6 +83,29 @@ class AlreadySettledError(SteindammError):
         return f"limiter {self.name!r}: this permit's cost was settled before; that can be done once"
 
 
+class Throttled(SteindammError):  # noqa: N818 - what the server did, not what went wrong
+    """Raised by a job whose server said "not now": its limiter is closed for a while, and the job comes back.
+
+    Example:
+        >>> from steindamm import Throttled
+        >>> Throttled(retry_after=2.5).retry_after
+        2.5
+
+    Parameters:
+        retry_after: Seconds until the server is to be asked again; None where it did not say.
+        limiter: Of several that limit the job, the one to close, or its name; by default all of its token buckets,
+            or, where it has none, its semaphores.
+    """
+
+    def __init__(self, retry_after: float | None = None, *, limiter: Any = None) -> None:
+        self.retry_after = retry_after
+        self.limiter: str | None = getattr(limiter, "name", limiter)
+        super().__init__(retry_after)
+
+    def __str__(self) -> str:
+        return "the server said: not now" + ("" if self.retry_after is None else f", in {self.retry_after:g} s")
+
+
 class LimiterUnavailableError(SteindammError):
     """The backend did not answer, so nobody knows whether the call may start.
 

@@ -21,7 +21,12 @@ _running: ContextVar[str | None] = ContextVar("steindamm_running", default=None)
 
 
 def rate_limited(
-    *, limiter: Any = None, cost: Any = None, max_sleep: float = DEFAULT_MAX_SLEEP, max_deferral: float | None = None
+    *,
+    limiter: Any = None,
+    cost: Any = None,
+    max_sleep: float = DEFAULT_MAX_SLEEP,
+    max_deferral: float | None = None,
+    throttle_on: Any = None,
 ) -> Callable[[Function], Function]:
     """Let the jobs of a function start when a limiter lets them.
 
@@ -45,12 +50,15 @@ def rate_limited(
             timeout. At most half of the worker's places are taken by jobs that stay.
         max_deferral: Seconds after its first deferral at which a job that still may not start fails with
             `MaxSleepExceededError`; None for never.
+        throttle_on: Errors of the function that mean that a server said "not now": an error class, several, or a
+            mapping of them to functions that read from an error for how many seconds. They close the limiter, as
+            `steindamm.Throttled` always does, and the job comes back after it, without a try.
 
     Raises:
         TypeError: The function is no coroutine function, or is limited already; the limiter is none, or a sync one.
         ValueError: A setting is out of its bounds.
     """
-    limit = JobLimit(limiter, cost, max_sleep, max_deferral, kinds=ASYNC)
+    limit = JobLimit(limiter, cost, max_sleep, max_deferral, throttle_on, kinds=ASYNC)
     return lambda function: limited(function, limit)
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from steindamm.background import in_background
@@ -17,6 +18,7 @@ from steindamm.integrations.arq.deferral import Deferral
 from steindamm.integrations.arq.entry import BROKER_ERRORS, Entry
 from steindamm.integrations.arq.room import waiting_room
 from steindamm.integrations.arq.terms import WORKER_TERMS
+from steindamm.integrations.bodies import aput_off
 from steindamm.integrations.bookings import Booking
 from steindamm.integrations.decisions import (
     Decision,
@@ -25,14 +27,14 @@ from steindamm.integrations.decisions import (
     Start,
     Unavailable,
     adecide,
-    defer_refused_body,
+    holds_slots,
+    permit_of,
     time_left,
 )
 from steindamm.integrations.job_limits import Claim, JobLimit
-from steindamm.permits import Permit
+from steindamm.running import running
 from steindamm.semaphore import Semaphore
 from steindamm.several_limits import AllOf
-from steindamm.token_bucket import TokenBucket
 
 logger = logging.getLogger("steindamm.arq")
 
@@ -75,14 +77,18 @@ class Delivery:
         """
         booking = await self._waiting(self._entry.booking())
         while True:
-            permit = await self._waiting(self._leave_to_start(booking))
+            start = await self._waiting(self._leave_to_start(booking))
             try:
-                return await body()
-            except MaxSleepExceededError as error:
-                refusal = defer_refused_body(self._limit, booking, error)
+                with running(partial(permit_of, start)):
+                    return await body()
+            except self._limit.not_now as error:
+                not_now = error
             finally:
-                await self._release(permit)
-            booking = await self._waiting(self._defer(refusal))
+                await self._release(start)
+            booking = await self._waiting(self._put_off(booking, not_now))
+
+    async def _put_off(self, booking: Booking, not_now: Exception) -> Booking:
+        return await self._defer(await aput_off(self._limit, self._claim, booking, not_now))
 
     async def _waiting(self, waiting: Awaitable[Any]) -> Any:
         """A worker that ends, or an abort, finds the job only waiting: that was no try."""
@@ -92,15 +98,15 @@ class Delivery:
             await asyncio.shield(in_background(self._entry.spare_the_try()))
             raise
 
-    async def _leave_to_start(self, booking: Booking) -> Permit | None:
-        """The permit that is to be given back when the job has ended; tokens that were used do not come back."""
+    async def _leave_to_start(self, booking: Booking) -> Start | None:
+        """What lets the job start; None where nothing limits it."""
         booking = await self._until_worth_asking(booking)
         with waiting_room().place(self._terms.places) as has_place:
             while self._claim is not None:
                 decision = await self._decide(self._claim, booking, has_place=has_place)
                 if isinstance(decision, Start):
                     await self._until_start(self._claim, decision)
-                    return None if isinstance(self._claim.limiter, TokenBucket) else decision.answer.permit
+                    return decision
                 booking = await self._defer(decision)
         await self._entry.forget_booking()
         return None
@@ -221,13 +227,13 @@ class Delivery:
         """A limiter's name; that of the body's own one where that refused."""
         return decision.booking.limiter or (self._claim.limiter.name if self._claim else "")
 
-    async def _release(self, permit: Permit | None) -> None:
+    async def _release(self, start: Start | None) -> None:
         """What the body returned or raised comes first: neither a cancellation nor a silent server may take it."""
-        if permit is None or self._claim is None:
+        if start is None or self._claim is None or not holds_slots(start):
             return
         limiter: Any = self._claim.limiter
         with suppress(asyncio.CancelledError):
-            await asyncio.wait({in_background(limiter.release(permit))}, timeout=RELEASE_PATIENCE)
+            await asyncio.wait({in_background(limiter.release(start.answer.permit))}, timeout=RELEASE_PATIENCE)
 
 
 def lead(decision: Defer) -> float:

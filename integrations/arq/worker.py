@@ -33,7 +33,12 @@ SHUTDOWN_PATIENCE = 5.0
 
 
 def rate_limited_worker(
-    *, limiter: Any = None, cost: Any = None, max_sleep: float = DEFAULT_MAX_SLEEP, max_deferral: float | None = None
+    *,
+    limiter: Any = None,
+    cost: Any = None,
+    max_sleep: float = DEFAULT_MAX_SLEEP,
+    max_deferral: float | None = None,
+    throttle_on: Any = None,
 ) -> Callable[[Settings], Settings]:
     """Fit a worker's settings, a class or a dict, to run limited jobs.
 
@@ -41,7 +46,7 @@ def rate_limited_worker(
     a minute, come back at their turn; where ``retry_jobs`` is False they wait in the worker; and none waits so
     long that its timeout ends it. The settings' own hooks stay what they are.
 
-    With a limiter, it holds for all functions and cron jobs that have no limit of their own.
+    With a limiter, or errors to throttle on, they hold for all functions and cron jobs that have no limit of their own.
 
     Example:
         >>> from arq import cron
@@ -57,13 +62,13 @@ def rate_limited_worker(
         ...     cron_jobs = [cron(clean_up, hour=3)]
 
     Parameters:
-        limiter, cost, max_sleep, max_deferral: As for `rate_limited`.
+        limiter, cost, max_sleep, max_deferral, throttle_on: As for `rate_limited`.
 
     Raises:
         TypeError: A function is no coroutine function; the settings are fitted already; as for `rate_limited`.
         ValueError: A setting is out of its bounds.
     """
-    limit = JobLimit(limiter, cost, max_sleep, max_deferral, kinds=ASYNC)
+    limit = JobLimit(limiter, cost, max_sleep, max_deferral, throttle_on, kinds=ASYNC)
 
     def fit(settings: Settings) -> Settings:
         if isinstance(settings, dict):
@@ -122,7 +127,7 @@ def on_terms(function: Function | CronJob, limit: JobLimit, terms: WorkerTerms) 
     coroutine: Any = function.coroutine
     if hasattr(coroutine, "steindamm_terms"):
         raise TypeError(f"{function.name} is fitted already: rate_limited_worker is given to a worker's settings once")
-    if not limit.is_open and not is_limited(coroutine):
+    if limit.says_anything and not is_limited(coroutine):
         coroutine = limited(coroutine, limit)
     if function.timeout_s is not None:
         terms = replace(terms, timeout=function.timeout_s)

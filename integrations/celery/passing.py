@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn, TypeAlias
 
 from steindamm.integrations.bookings import Booking
+from steindamm.permits import Permit, SlotPermit
+from steindamm.several_limits import AllOfPermit
+from steindamm.token_bucket import TokenBucket
+from steindamm.visits import Visit
+
+Packed: TypeAlias = tuple[float, ...]
+"""A permit as few numbers: how long it was waited for, and, of each limit, its cost or its fence."""
 
 
 class Passing(dict[str, Any]):
@@ -16,21 +23,96 @@ class Passing(dict[str, Any]):
         booking: What the job carried.
         content_type: How its arguments were written; None where that is not known.
         error: What it fails with, instead of being run.
+        permit: What lets it start; packed, where that is in another process; None where nothing limits it.
     """
 
-    __slots__ = ("booking", "content_type", "error")
+    __slots__ = ("booking", "content_type", "error", "permit")
 
-    def __init__(self, booking: Booking, content_type: str | None = None, error: Exception | None = None) -> None:
+    def __init__(
+        self,
+        booking: Booking,
+        content_type: str | None = None,
+        error: Exception | None = None,
+        permit: Permit | Packed | None = None,
+    ) -> None:
         super().__init__()
         self.booking = booking
         self.content_type = content_type
         self.error = error
+        self.permit = permit
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Few bytes, for it goes with every job."""
-        return _passing, (*self.booking, self.content_type, self.error)
+        permit = packed(self.permit) if isinstance(self.permit, Permit) else self.permit
+        return _passing, (*self.booking, self.content_type, self.error, permit)
+
+    def reaches(self, limiter: Any) -> bool:
+        """Whether what limits the job can be reached from here: one in memory, only in the process that asked it."""
+        return not isinstance(self.permit, tuple) or not is_local(limiter)
+
+    def permit_at(self, limiter: Any) -> Permit | None:
+        """The permit; this is its limiter."""
+        return unpacked(self.permit, limiter) if isinstance(self.permit, tuple) else self.permit
 
 
 def _passing(*written: Any) -> Passing:
-    *booking, content_type, error = written
-    return Passing(Booking(*booking), content_type, error)
+    *booking, content_type, error, permit = written
+    return Passing(Booking(*booking), content_type, error, permit)
+
+
+class DistantPermit(Permit):
+    """Leave to start, from a bucket in the memory of the worker's main process."""
+
+    __slots__ = ()
+
+    def settle(self, actual: float) -> NoReturn:
+        """The bucket is out of reach."""
+        raise TypeError(
+            f"a permit of {self.name!r} can't be settled in a pool process, for the limiter lives in the memory of the "
+            "main process: give it a connection"
+        )
+
+
+def packed(permit: Permit) -> Packed:
+    """A permit as it travels."""
+    parts = getattr(permit, "permits", (permit,))
+    return permit.waited, *(part.fence if isinstance(part, SlotPermit) else part.cost for part in parts)
+
+
+def unpacked(travelled: Packed, limiter: Any) -> Permit:
+    """The permit that a limiter gave, in another process.
+
+    Raises:
+        LookupError: This is another limiter: the function that tells it from the job's arguments says one thing
+            here, and another one there.
+    """
+    waited, *numbers = travelled
+    limiters = limits_of(limiter)
+    if len(limiters) != len(numbers):
+        raise LookupError("the permit is lost: the function that tells the job's limiter tells another one each time")
+    parts = [_part(each, number, waited) for each, number in zip(limiters, numbers, strict=True)]
+    if limiters[0] is limiter:
+        return parts[0]
+    permit = AllOfPermit(limiter.name, parts, Visit(()))
+    permit.waited = waited
+    return permit
+
+
+def limits_of(limiter: Any) -> tuple[Any, ...]:
+    """A limiter, or the several that it is made of."""
+    return getattr(limiter, "limiters", (limiter,))
+
+
+def is_local(limiter: Any) -> bool:
+    """Whether it lives in a process's memory."""
+    return limits_of(limiter)[0].connection is None
+
+
+def _part(limiter: Any, number: float, waited: float) -> Permit:
+    if not isinstance(limiter, TokenBucket):
+        slot = SlotPermit(limiter.name, 1.0, waited)
+        slot.fence = int(number)
+        return slot
+    if is_local(limiter) or not number:
+        return DistantPermit(limiter.name, number, waited)
+    return limiter.permit_for(number, waited)

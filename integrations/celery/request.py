@@ -22,10 +22,12 @@ from steindamm.errors import MaxSleepExceededError
 from steindamm.integrations.bookings import HEADER, Booking
 from steindamm.integrations.celery.handing_back import hand_back
 from steindamm.integrations.celery.line import Line
-from steindamm.integrations.celery.passing import Passing
+from steindamm.integrations.celery.not_now import NotNow
+from steindamm.integrations.celery.passing import Passing, limits_of
 from steindamm.integrations.celery.waiting_room import WaitingRoom
 from steindamm.integrations.decisions import Fail, Start, holds_slots, release
 from steindamm.integrations.job_limits import Claim, JobLimit
+from steindamm.permits import Permit
 
 logger = logging.getLogger("steindamm.celery")
 
@@ -98,7 +100,7 @@ class GatedRequest(Request):
         if isinstance(decision, Fail):
             self.refuse(decision.error)
             return
-        self.admit()
+        self._pass(permit=decision.answer.permit)
         room = WaitingRoom.of(self._app)
         if room is not None and holds_slots(decision):
             room.slot_holders.add(self)
@@ -106,19 +108,19 @@ class GatedRequest(Request):
 
     def admit(self) -> None:
         """Let it run."""
-        self._pass(None)
+        self._pass()
 
     def refuse(self, error: Exception) -> None:
         """Let it fail: the pool process raises the error, so that all of Celery's failure path is taken."""
-        self._pass(get_pickleable_exception(error))
+        self._pass(error=get_pickleable_exception(error))
 
     def give_up(self) -> None:
         """Let it fail because it has waited for too long."""
         name = self.claim.limiter.name if self.claim else self.booking.limiter
         self.refuse(MaxSleepExceededError(name, None, self.job_limit.max_deferral))
 
-    def _pass(self, error: Exception | None) -> None:
-        self._request_dict[HEADER] = Passing(self.booking, self.content_type, error)
+    def _pass(self, error: Exception | None = None, permit: Permit | None = None) -> None:
+        self._request_dict[HEADER] = Passing(self.booking, self.content_type, error, permit)
         self.is_settled = True
 
     def defer(self, claim: Claim, booking: Booking, wait: float | None) -> None:
@@ -173,7 +175,15 @@ class GatedRequest(Request):
             self._release_after_death()
         else:
             self.release()
+        if isinstance(error, NotNow):
+            self._close(error)
         return super().on_failure(exc_info, *args, **kwargs)
+
+    def _close(self, told: NotNow) -> None:
+        """A pool process has heard a server's "not now", and the limiter is in the memory of this one."""
+        for limiter in limits_of(self.claim.limiter) if self.claim else ():
+            if limiter.name in told.names:
+                limiter.back_off(told.pause)
 
     def on_timeout(self, soft: bool, timeout: float) -> Any:  # noqa: FBT001
         """A hard time limit ends the pool process; a soft one leaves the job running."""

@@ -7,18 +7,22 @@ import inspect
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, NoReturn
 
 from celery import Celery, Task
 from celery.exceptions import Ignore
 from kombu.utils.imports import symbol_by_name
 
-from steindamm.errors import MaxSleepExceededError
+from steindamm.integrations.bodies import Closing, away, put_off, reading
 from steindamm.integrations.bookings import HEADER, Booking
 from steindamm.integrations.celery.handing_back import hand_back, longest_hop
+from steindamm.integrations.celery.not_now import NotNow
 from steindamm.integrations.celery.passing import Passing
-from steindamm.integrations.decisions import Defer, Fail, decide, defer_refused_body, release
-from steindamm.integrations.job_limits import JobLimit
+from steindamm.integrations.decisions import Defer, Fail, decide, permit_of, release
+from steindamm.integrations.job_limits import Claim, JobLimit
+from steindamm.permits import Permit
+from steindamm.running import running
 
 logger = logging.getLogger("steindamm.celery")
 
@@ -53,6 +57,9 @@ class RateLimitedTask(Task):
         max_sleep: The longest wait, in seconds, for which a job keeps its pool process, while others are free.
         max_deferral: Seconds after its first deferral at which a job that still may not start fails with
             `MaxSleepExceededError`; None for never.
+        throttle_on: Errors of the task's code that mean that a server said "not now": an error class, several, or a
+            mapping of them to functions that read from an error for how many seconds. They close the limiter, as
+            `steindamm.Throttled` always does, and the job comes back after it, without a retry.
 
     Raises:
         TypeError: The limiter is none, or an async one; raised when the task is made.
@@ -66,6 +73,7 @@ class RateLimitedTask(Task):
     cost: Any = None
     max_sleep: float = 0.05
     max_deferral: float | None = None
+    throttle_on: Any = None
     job_limit: ClassVar[JobLimit] = JobLimit()
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -85,7 +93,7 @@ class RateLimitedTask(Task):
     @classmethod
     def _set_job_limit(cls) -> None:
         limiter, cost = (_function_or_value(cls, setting) for setting in ("limiter", "cost"))
-        limit = JobLimit(limiter, cost, cls.max_sleep, cls.max_deferral)
+        limit = JobLimit(limiter, cost, cls.max_sleep, cls.max_deferral, cls.throttle_on)
         cls.job_limit = JobLimit() if (cls.name or "").startswith(CELERYS_OWN) else limit
 
     def start_strategy(self, app: Celery, consumer: Any, **options: Any) -> Any:
@@ -96,19 +104,42 @@ class RateLimitedTask(Task):
         return super().start_strategy(app, consumer, **options)
 
     def run_limited(self, body: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run one job in a pool process; one whose body meets a limiter that refuses goes back to the queue."""
+        """Run one job in a pool process; one whose body meets a "not now" goes back to the queue."""
         passing = self.request.get(HEADER)
         if not isinstance(passing, Passing):
             return self._run_ungated(body, args, kwargs)
         if passing.error is not None:
             raise passing.error
         try:
-            return body(*args, **kwargs)
-        except MaxSleepExceededError as error:
-            outcome = defer_refused_body(self.job_limit, passing.booking, error)
-            if isinstance(outcome, Fail):
-                raise
-            self._defer(outcome, passing.content_type)
+            with running(partial(self._permit, passing, self.request)):
+                return body(*args, **kwargs)
+        except self.job_limit.not_now as error:
+            self._put_off(passing, error)
+
+    def _permit(self, passing: Passing, request: Any) -> Permit | None:
+        claim = self._claim(passing, request)
+        return None if claim is None else passing.permit_at(claim.limiter)
+
+    def _claim(self, passing: Passing, request: Any) -> Claim | None:
+        return None if passing.permit is None else self.job_limit.claim(request.args, request.kwargs)
+
+    def _put_off(self, passing: Passing, error: Exception) -> NoReturn:
+        """What the job's code has met sends it back to its queue, or lets it fail."""
+        limit, booking, claim = self.job_limit, passing.booking, self._claim(passing, self.request)
+        done: Ignore = Ignore()
+        if claim is None or passing.reaches(claim.limiter):
+            outcome = put_off(limit, claim, booking, error)
+        else:
+            told = reading(limit, claim, booking, error)
+            if isinstance(told, Closing):
+                done = NotNow(told.pause, [limiter.name for limiter in told.limiters])
+                outcome = away(told, limit, booking, claim.limiter.name)
+            else:
+                outcome = told
+        if isinstance(outcome, Fail):
+            raise outcome.error
+        self._hand_back(outcome, passing.content_type)
+        raise done
 
     def _run_ungated(self, body: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a job that has met no gate: its task has a strategy of its own, or came after the worker's start."""
@@ -118,8 +149,9 @@ class RateLimitedTask(Task):
         if isinstance(decision, Fail):
             raise decision.error
         if isinstance(decision, Defer):
-            self._defer(decision)
-        passing = {HEADER: Passing(booking)}
+            self._hand_back(decision)
+            raise Ignore
+        passing = {HEADER: Passing(booking, permit=permit_of(decision))}
         self.request.update(passing, headers={**(self.request.headers or {}), **passing})
         if claim is None or decision is None:
             return self.run_limited(body, args, kwargs)
@@ -129,7 +161,7 @@ class RateLimitedTask(Task):
         finally:
             release(claim, decision)
 
-    def _defer(self, defer: Defer, content_type: str | None = None) -> NoReturn:
+    def _hand_back(self, defer: Defer, content_type: str | None = None) -> None:
         request = self.request
         wait = min(defer.wait, longest_hop(self.app))
         hand_back(
@@ -143,10 +175,9 @@ class RateLimitedTask(Task):
             retry_policy=PATIENT,
         )
         logger.info(
-            "Task %s[%s] is back in its queue for %.3fs: limiter %r refused",
+            "Task %s[%s] is back in its queue for %.3fs, for limiter %r",
             self.name, request.id, wait, defer.booking.limiter,
         )  # fmt: skip
-        raise Ignore
 
 
 def _function_or_value(cls: type, setting: str) -> Any:

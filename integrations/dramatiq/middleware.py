@@ -6,6 +6,7 @@ import functools
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from threading import current_thread, local
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -16,8 +17,9 @@ from dramatiq.common import q_name
 from dramatiq.middleware import Middleware, MiddlewareError, ShutdownNotifications, TimeLimit
 
 from steindamm.errors import MaxSleepExceededError, NoTokensAvailableError
+from steindamm.integrations.bodies import put_off
 from steindamm.integrations.bookings import HEADER, Booking
-from steindamm.integrations.decisions import Decision, Defer, Fail, Start, defer_refused_body
+from steindamm.integrations.decisions import Decision, Defer, Fail, Start, permit_of
 from steindamm.integrations.dramatiq.deferral import hush_worker, send_back
 from steindamm.integrations.dramatiq.gate import Gate
 from steindamm.integrations.dramatiq.job import Job
@@ -25,10 +27,11 @@ from steindamm.integrations.dramatiq.local_limiters import warn_of_local
 from steindamm.integrations.dramatiq.returns import Returns
 from steindamm.integrations.dramatiq.threads import Threads
 from steindamm.integrations.job_limits import JobLimit
+from steindamm.running import running
 
 LOOK = int(os.environ.get("dramatiq_worker_timeout", "100"))  # noqa: SIM112
 """Milliseconds after which a worker looks into an empty queue again. Dramatiq's own default is a second."""
-OPTIONS = ("limiter", "cost", "max_sleep", "max_deferral")
+OPTIONS = ("limiter", "cost", "max_sleep", "max_deferral", "throttle_on")
 FINAL = (MaxSleepExceededError, NoTokensAvailableError)
 """Errors that reach Dramatiq only when no wait helps any more: a job that raises one is not retried."""
 
@@ -73,14 +76,30 @@ class RateLimitMiddleware(Middleware):
         max_sleep: The longest wait, in seconds, for which a job keeps its thread, while others are free.
         max_deferral: Seconds after its first deferral at which a job that still may not start fails with
             `MaxSleepExceededError`, without a retry; None for never.
+        throttle_on: Errors of the actor's function that mean that a server said "not now": an error class, several,
+            or a mapping of them to functions that read from an error for how many seconds. They close the limiter,
+            as `steindamm.Throttled` always does, and the job comes back after it, without a retry.
 
     Raises:
         LimitOptionError: An actor is declared with a limiter that is none, or an async one, or with a setting
             out of its bounds, or the middleware was added twice.
     """
 
-    def __init__(self, limiter: Any = None, *, max_sleep: float = 0.05, max_deferral: float | None = None) -> None:
-        self._defaults = {"limiter": limiter, "cost": None, "max_sleep": max_sleep, "max_deferral": max_deferral}
+    def __init__(
+        self,
+        limiter: Any = None,
+        *,
+        max_sleep: float = 0.05,
+        max_deferral: float | None = None,
+        throttle_on: Any = None,
+    ) -> None:
+        self._defaults = {
+            "limiter": limiter,
+            "cost": None,
+            "max_sleep": max_sleep,
+            "max_deferral": max_deferral,
+            "throttle_on": throttle_on,
+        }
         JobLimit(**self._defaults)
         self._limits: WeakKeyDictionary[Actor[..., Any], JobLimit] = WeakKeyDictionary()
         self._here = _Here()
@@ -213,7 +232,7 @@ class RateLimitMiddleware(Middleware):
         self._returns.thread_is_free()
 
     def _limited(self, actor: Actor[..., Any]) -> Callable[..., Any]:
-        """An actor's function; a job whose body meets a limiter that refuses is sent back."""
+        """An actor's function; a job whose body meets a "not now", a limiter's or a server's, is sent back."""
         body = actor.fn
 
         @functools.wraps(body)
@@ -225,11 +244,10 @@ class RateLimitMiddleware(Middleware):
             if job.error is not None:
                 raise job.error
             try:
-                return body(*args, **kwargs)
-            except MaxSleepExceededError as error:
-                outcome = defer_refused_body(job.limit, job.booking, error)
-                if isinstance(outcome, Fail):
-                    raise
-                raise send_back(actor.broker, job.message, outcome) from None
+                with running(partial(permit_of, job.start)):
+                    return body(*args, **kwargs)
+            except job.limit.not_now as error:
+                outcome = put_off(job.limit, job.claim, job.booking, error)
+            raise outcome.error if isinstance(outcome, Fail) else send_back(actor.broker, job.message, outcome)
 
         return limited

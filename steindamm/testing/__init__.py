@@ -17,9 +17,12 @@ As a fixture of pytest, for all tests of a module or a project:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
+from steindamm.permits import Permit
+from steindamm.running import running
 from steindamm.semaphore import Semaphore
 from steindamm.several_limits import AllOf
 from steindamm.testing.backends import (
@@ -34,7 +37,33 @@ from steindamm.testing.limits import Limits, StrictLimits
 from steindamm.testing.swapping import swapped
 from steindamm.token_bucket import TokenBucket
 
-__all__ = ["Limits", "StrictLimits", "instant_limiters", "strict_limiters"]
+__all__ = ["Limits", "StrictLimits", "as_async_job", "as_job", "instant_limiters", "strict_limiters"]
+
+
+@contextmanager
+def as_job(limiter: Any) -> Iterator[Permit]:
+    """Code that asks for `current_permit` runs as if in a job that a sync limiter has let start.
+
+    Example:
+        >>> from steindamm import SyncTokenBucket, current_permit
+        >>> from steindamm.testing import as_job, instant_limiters
+        >>> with instant_limiters(), as_job(SyncTokenBucket("model")) as permit:
+        ...     current_permit() is permit
+        True
+
+    Parameters:
+        limiter: It is asked as ``with limiter:`` asks it; several limits as `steindamm.all_of` makes them.
+    """
+    with limiter as permit, running(lambda: permit):
+        yield permit
+
+
+@asynccontextmanager
+async def as_async_job(limiter: Any) -> AsyncIterator[Permit]:
+    """The same with an async limiter."""
+    async with limiter as permit:
+        with running(lambda: permit):
+            yield permit
 
 
 @contextmanager

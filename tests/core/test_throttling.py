@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from steindamm.integrations.throttling import LONGEST_PAUSE, UNTOLD_PAUSE, Throttled, ThrottleOn, read_retry_after
+from steindamm import SyncTokenBucket, Throttled
+from steindamm.integrations.throttling import LONGEST_PAUSE, UNTOLD_PAUSE, ThrottleOn, read_retry_after
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -87,6 +88,6 @@ def test_what_is_no_error_class_is_refused_when_the_task_is_declared(wrong: obje
 
 
 def test_throttled_survives_pickling() -> None:
-    again = pickle.loads(pickle.dumps(Throttled(2.5)))
-    assert again.retry_after == 2.5
+    again = pickle.loads(pickle.dumps(Throttled(2.5, limiter=SyncTokenBucket("the API's"))))
+    assert (again.retry_after, again.limiter) == (2.5, "the API's")
     assert str(again) == "the server said: not now, in 2.5 s"

@@ -14,7 +14,7 @@ from celery import Celery, Task
 from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from celery.worker.request import Request
 
-from steindamm import SyncSemaphore, SyncTokenBucket
+from steindamm import SyncSemaphore, SyncTokenBucket, Throttled, current_permit
 from steindamm.integrations.celery import RateLimitedTask
 
 BROKER = os.environ["STEINDAMM_TEST_BROKER"]
@@ -249,6 +249,70 @@ def odd(kind: str, cost: Any = 1) -> str:
 def odd_retried(kind: str, cost: Any = 1) -> str:
     record("odd", kind)
     return kind
+
+
+class BusyError(Exception):
+    """A server is busy, for so many seconds."""
+
+
+def call_once_refused(task: Any, label: str, error: Exception | None) -> str:
+    """Call a server, which refuses the first call of each job."""
+    record("start", label, task.request.retries)
+    if error is not None and journal.incr(f"calls {label}") == 1:
+        journal.expire(f"calls {label}", 600)
+        record("refused", label)
+        raise error
+    record("end", label)
+    return label
+
+
+BUSY = {BusyError: lambda error: error.args[0]}
+
+
+class CallingTask(RateLimitedTask):
+    abstract = True
+    limiter = staticmethod(limit_of)
+    max_retries = 0
+    throttle_on = BUSY
+
+
+@app.task(bind=True, base=CallingTask, autoretry_for=(Exception,))
+def call_server(self: Any, limit: Any, label: str, how: str = "accept", pause: float = 1.0) -> str:
+    errors = {"Throttled": Throttled(pause), "busy": BusyError(pause), "odd": BusyError(), "accept": None}
+    return call_once_refused(self, label, errors[how])
+
+
+@app.task(bind=True, base=CallingTask, Strategy="support.celery_app:plain_strategy")
+def call_server_ungated(self: Any, limit: Any, label: str, how: str = "accept", pause: float = 1.0) -> str:
+    current_permit().settle(2)
+    return call_once_refused(self, label, Throttled(pause) if how == "Throttled" else None)
+
+
+@app.task(bind=True, base=RateLimitedTask, limiter=limit_of, max_deferral=1.0)
+def call_server_or_give_up(self: Any, limit: Any, label: str, pause: float = 30.0) -> str:
+    return call_once_refused(self, label, Throttled(pause))
+
+
+@app.task(bind=True, base=RateLimitedTask, limiter=SyncTokenBucket("server, from memory", capacity=100))
+def call_server_from_memory(self: Any, label: str, pause: float | None = None) -> str:
+    return call_once_refused(self, label, None if pause is None else Throttled(pause))
+
+
+@app.task(base=RateLimitedTask, limiter=limit_of, cost=lambda *_: 500)
+def use_model(limit: Any, label: str, actual: float, of: str | None = None) -> str:
+    permit = current_permit(of)
+    permit.settle(actual)
+    return f"{permit.name} {permit.cost:g}"
+
+
+@app.task(base=RateLimitedTask, limiter=limit_of)
+def show_fence(limit: Any) -> int:
+    return current_permit().fence
+
+
+@app.task(base=RateLimitedTask, limiter=SyncTokenBucket("model, in memory"))
+def use_model_in_memory(actual: float) -> None:
+    current_permit().settle(actual)
 
 
 def pass_inside(task: Any, label: str, name: str, seconds: float) -> str:

@@ -1,0 +1,127 @@
+"""Jobs whose server says "not now" close their limiter and come back in their turn; jobs settle their costs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from arq.worker import func
+from support.arq_limits import bucket, new_name
+
+from steindamm import AsyncSemaphore, AsyncTokenBucket, MaxSleepExceededError, Throttled, current_permit
+from steindamm.integrations.arq import rate_limited, rate_limited_worker
+
+Ctx = dict[str, Any]
+
+
+class BusyError(Exception):
+    """A server is busy, for so many seconds."""
+
+
+BUSY = {BusyError: lambda error: error.args[0]}
+
+
+class Server:
+    """Refuses one call of job 0, and keeps when it was called, by which job, in which try."""
+
+    def __init__(self, error: Exception) -> None:
+        self.calls: list[tuple[float, int, int]] = []
+        self.was_called = asyncio.Event()
+        self._errors = [error]
+
+    async def call(self, ctx: Ctx, job: int) -> int:
+        self.calls.append((time.monotonic(), job, ctx["job_try"]))
+        self.was_called.set()
+        if job == 0 and self._errors:
+            raise self._errors.pop()
+        return job
+
+    def function(self, **limit: Any) -> Any:
+        """What a worker takes."""
+        return func(rate_limited(**limit)(self.call), name="call", max_tries=1)
+
+
+@pytest.mark.parametrize("error", [Throttled(0.8), BusyError(0.8)])
+async def test_a_servers_not_now_closes_the_limiter_for_all_and_spends_no_try(
+    send: Any, run_until_empty: Any, error: Exception
+) -> None:
+    server = Server(error)
+    jobs = [await send("call", job) for job in range(10)]
+    await run_until_empty(server.function(limiter=bucket(0.03), throttle_on=BUSY))
+    assert [await job.result(timeout=5) for job in jobs] == list(range(10))
+    [refused, again] = [at for at, job, _ in server.calls if job == 0]
+    assert again - refused > 0.79
+    assert not [at for at, *_ in server.calls if 0.1 < at - refused < 0.79]
+    assert {tries for *_, tries in server.calls} == {1}
+    assert len(server.calls) == 11
+    after = [at for at, *_ in server.calls if at - refused > 0.79]
+    assert after[-1] - after[0] > 0.03 * (len(after) - 1) - 0.03
+
+
+async def test_where_nothing_is_retried_the_job_waits_in_the_worker(send: Any, run_until_empty: Any) -> None:
+    server = Server(Throttled(0.3))
+    job = await send("call", 0)
+    worker = await run_until_empty(server.function(limiter=bucket(0.03)), retry_jobs=False)
+    assert await job.result(timeout=5) == 0
+    assert worker.jobs_retried == 0
+    assert server.calls[1][0] - server.calls[0][0] > 0.29
+
+
+async def test_a_slot_is_free_for_others_while_its_job_waits(send: Any, run_until_empty: Any) -> None:
+    server, slots = Server(Throttled(1.0)), AsyncSemaphore(new_name(), capacity=1)
+    job = await send("call", 0)
+    running = asyncio.create_task(run_until_empty(server.function(limiter=slots)))
+    await server.was_called.wait()
+    await asyncio.sleep(0.1)
+    await slots.reopen()
+    async with slots:
+        pass
+    await running
+    assert await job.result(timeout=5) == 0
+
+
+async def test_a_job_that_would_wait_too_long_fails(send: Any, run_until_empty: Any) -> None:
+    server = Server(Throttled(30))
+    job = await send("call", 0)
+    await run_until_empty(server.function(limiter=bucket(0.03), max_deferral=1))
+    with pytest.raises(MaxSleepExceededError):
+        await job.result(timeout=5)
+
+
+async def test_a_reader_that_raises_fails_its_job_with_its_error(send: Any, run_until_empty: Any) -> None:
+    server = Server(BusyError())
+    odd, fine = await send("call", 0), await send("call", 1)
+    await run_until_empty(server.function(limiter=bucket(0.03), throttle_on=BUSY))
+    with pytest.raises(IndexError):
+        await odd.result(timeout=5)
+    assert await fine.result(timeout=5) == 1
+
+
+async def test_a_worker_s_throttle_on_holds_for_functions_without_a_limit(send: Any, run_until_empty: Any) -> None:
+    server = Server(BusyError(0.3))
+    settings = rate_limited_worker(throttle_on=BUSY)({"functions": [func(server.call, name="call", max_tries=1)]})
+    job = await send("call", 0)
+    await run_until_empty(*settings["functions"], fitted=False)
+    assert await job.result(timeout=5) == 0
+    assert {tries for *_, tries in server.calls} == {1}
+
+
+async def test_jobs_settle_their_costs_each_its_own(send: Any, run_until_empty: Any) -> None:
+    model, slots = AsyncTokenBucket(new_name(), capacity=1_000, refill_frequency=1_000), AsyncSemaphore(new_name())
+
+    async def use(actual: float) -> None:
+        await current_permit(model).settle(actual)
+
+    @rate_limited(limiter=[(model, 300), slots])
+    async def work(ctx: Ctx, actual: float) -> str:
+        await asyncio.sleep(0.05)
+        await asyncio.create_task(use(actual))
+        return current_permit().name
+
+    jobs = [await send("work", 100), await send("work", 800)]
+    await run_until_empty(func(work, name="work"))
+    assert [await job.result(timeout=5) for job in jobs] == [f"{model.name} + {slots.name}"] * 2
+    assert await model(101).try_acquire() is None
+    assert await model(100).try_acquire() is not None
