@@ -68,14 +68,14 @@ class SemaphoreWire:
     def decoded(self, reply: Reply) -> list[Place]:
         """One place for each request."""
         closed = reply.pop() if len(reply) % 3 else 0
-        numbers = iter(reply)
+        places = []
         try:
-            return [
-                Place(STANDINGS[standing], number, wait, closed)
-                for standing, number, wait in zip(numbers, numbers, numbers, strict=True)
-            ]
+            for at in range(0, len(reply), 3):
+                standing, number, wait = reply[at : at + 3]
+                places.append(Place(STANDINGS[standing], number, wait, closed))
         except KeyError:
             raise LimiterUnavailableError(self.name, "malformed reply") from None
+        return places
 
 
 class RedisSemaphore(Generic[Link]):
