@@ -12,6 +12,7 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import AsyncIO
 from dramatiq.rate_limits import RateLimiterBackend
 from dramatiq.results import Results
+from support.dramatiq_jobs import Seen
 
 from steindamm.integrations.dramatiq import RateLimitMiddleware
 
@@ -79,3 +80,10 @@ def start_worker(broker: StubBroker) -> Iterator[StartWorker]:
     for worker in started:
         if any(thread.is_alive() for thread in worker.workers):
             worker.stop()
+
+
+@pytest.fixture
+def seen(broker: StubBroker) -> Seen:
+    middleware = Seen()
+    broker.add_middleware(middleware, before=dramatiq.middleware.AgeLimit)
+    return middleware
