@@ -29,8 +29,8 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture(params=["sync", "async"])
 def mortal_buckets(request: pytest.FixtureRequest, server: Server) -> Kind:
-    """Makes buckets on a server that the test may end; its clients wait a fifth of a second for an answer."""
-    return Kind(request.param == "async", f"{server.url}?socket_timeout=0.2", [server.admin])
+    """Makes buckets on a server that the test may end; its clients wait half a second for an answer."""
+    return Kind(request.param == "async", f"{server.url}?socket_timeout=0.5", [server.admin])
 
 
 async def test_a_server_that_is_gone_is_an_error_that_carries_the_clients(mortal_buckets: Kind, server: Server) -> None:
