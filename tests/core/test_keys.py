@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from struct import unpack
+from typing import Any
 
 import pytest
+import redis
+import redis.asyncio
 from redis.crc import key_slot
 from support.buckets import Kind, call
 
@@ -85,11 +88,24 @@ async def test_the_counters_ride_along(redis_buckets: Kind) -> None:
     assert waited / 1e6 == pytest.approx(300, abs=30)
 
 
-async def test_an_acquire_is_one_command(redis_buckets: Kind) -> None:
+async def test_an_acquire_is_one_command(redis_buckets: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket = redis_buckets(capacity=100)
     await call(bucket.acquire)
-    ((_, admin),) = redis_buckets.keys(bucket.name).items()
-    before = admin.info("commandstats")["cmdstat_evalsha"]["calls"]
+    sent: list[bytes] = []
+    for connection in (redis.connection.AbstractConnection, redis.asyncio.connection.AbstractConnection):
+        keep_what_is_sent(connection, sent, monkeypatch)
     for _ in range(10):
         await call(bucket.acquire)
-    assert admin.info("commandstats")["cmdstat_evalsha"]["calls"] == before + 10
+    of_the_bucket = [command for command in sent if bucket.name.encode() in command]
+    assert [command.count(b"EVALSHA") for command in of_the_bucket] == [1] * 10
+
+
+def keep_what_is_sent(connection: Any, sent: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the bytes of each command that such connections send."""
+    send = connection.send_packed_command
+
+    def keep(self: Any, command: Any, *args: Any, **kwargs: Any) -> Any:
+        sent.append(command if isinstance(command, bytes) else b"".join(command))
+        return send(self, command, *args, **kwargs)
+
+    monkeypatch.setattr(connection, "send_packed_command", keep)

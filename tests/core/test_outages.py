@@ -162,8 +162,11 @@ async def test_a_cluster_that_is_gone_is_the_same_error(tmp_path: Path, *, async
             assert error.value.__cause__ is not None
 
 
-async def test_a_connection_that_was_closed_by_a_task_beside_is_taken_anew(valkey: Server) -> None:
-    """redis-py's own word for it is an AttributeError, before anything was sent."""
+@pytest.mark.parametrize("error", [AttributeError, TypeError])
+async def test_a_connection_that_was_closed_by_a_task_beside_is_taken_anew(
+    valkey: Server, error: type[Exception]
+) -> None:
+    """redis-py's own word for it, or asyncio's, is such an error, before anything was sent."""
 
     class Hasty(redis.asyncio.Redis):
         closed = 3
@@ -171,9 +174,9 @@ async def test_a_connection_that_was_closed_by_a_task_beside_is_taken_anew(valke
         async def execute_command(self, *args: Any, **options: Any) -> Any:
             if self.closed:
                 self.closed -= 1
-                raise AttributeError("'NoneType' object has no attribute 'writelines'")
+                raise error("of None")
             return await super().execute_command(*args, **options)
 
     async with Hasty.from_url(valkey.url) as client:
-        permit = await AsyncTokenBucket(name="closed-beside", connection=client).acquire()
+        permit = await AsyncTokenBucket(name=f"closed-beside-{error.__name__}", connection=client).acquire()
     assert permit.waited == 0

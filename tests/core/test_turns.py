@@ -170,8 +170,10 @@ async def test_a_task_cancelled_in_the_middle_of_its_question_takes_no_turn(asyn
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    await asyncio.sleep(0.05)
-    assert (await bucket.reserve()).delay <= 60
+    async with asyncio.timeout(10):  # what was answered to those who have gone is given back in the background
+        while (reservation := await bucket.reserve()).delay > 60:
+            await reservation.cancel()
+            await asyncio.sleep(0.05)
 
 
 async def test_a_timeout_while_waiting_takes_no_turn(async_buckets: Kind) -> None:

@@ -51,7 +51,7 @@ def failures() -> tuple[type[Exception], ...]:
 @cache
 def async_failures() -> tuple[type[Exception], ...]:
     """The same for an async client; see `was_closed_meanwhile`."""
-    return *failures(), AttributeError
+    return *failures(), AttributeError, TypeError
 
 
 @cache
@@ -77,9 +77,10 @@ def is_pool_empty(error: Exception) -> bool:
 def was_closed_meanwhile(error: Exception) -> bool:
     """Whether an async client found its connection closed, before it sent anything, by a task beside it.
 
-    redis-py's tasks do so where one of them learns anew how a cluster is laid out.
+    redis-py's tasks do so where one of them learns anew how a cluster is laid out. What is written to then is None, or
+    asyncio's own transport that is closed.
     """
-    return isinstance(error, AttributeError)
+    return isinstance(error, (AttributeError, TypeError))
 
 
 def counts_listeners(client: SyncClient | AsyncClient) -> bool:
