@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from steindamm.errors import LimiterUnavailableError, MaxSleepExceededError, Throttled
 from steindamm.integrations.bookings import Booking
 from steindamm.integrations.decisions import Decision, Defer, Fail, Start, adecide, decide, time_left
-from steindamm.integrations.job_limits import Claim, JobLimit
+from steindamm.integrations.job_limits import Claim, JobLimit, limits_of
 from steindamm.token_bucket import TokenBucket
 
 logger = logging.getLogger("steindamm")
@@ -109,7 +109,7 @@ def closed_by(claim: Claim, error: Exception) -> Sequence[Any]:
     Raises:
         ValueError: It names none of them.
     """
-    parts = getattr(claim.limiter, "limiters", (claim.limiter,))
+    parts = limits_of(claim.limiter)
     name = error.limiter if isinstance(error, Throttled) else None
     if name is None:
         return [part for part in parts if isinstance(part, TokenBucket)] or parts

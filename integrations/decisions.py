@@ -158,11 +158,17 @@ def _question(
     turn = booking.turn_at(limiter.name)
     if isinstance(limiter, AllOf):
         turn = turn if isinstance(turn, tuple) and len(turn) == limiter.turns else None
-        return {"turn": turn, "accept": min(accept, LITTLE), "horizon": horizon, "slack": UNAVAILABLE_WAIT}
+        return {
+            "turn": turn,
+            "accept": min(accept, LITTLE),
+            "horizon": horizon,
+            "slack": UNAVAILABLE_WAIT,
+            "job": claim.job_id,
+        }
     turn = None if isinstance(turn, tuple) else turn
     if isinstance(limiter, TokenBucket):
         return {"cost": claim.cost, "accept": accept, "horizon": horizon, "turn": turn}
-    return {"turn": turn, "slack": UNAVAILABLE_WAIT, "wake": wake}
+    return {"turn": turn, "slack": UNAVAILABLE_WAIT, "wake": wake, "job": claim.job_id}
 
 
 def _horizon(job: JobLimit, booking: Booking, now: float) -> float:

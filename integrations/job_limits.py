@@ -34,10 +34,12 @@ class Claim(NamedTuple):
     Parameters:
         limiter: The limiter that it must pass.
         cost: Tokens; None for the limiter's own cost.
+        job_id: The job's id, for people.
     """
 
     limiter: Limiter
     cost: float | None = None
+    job_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class JobLimit:
         """The errors of a job's own code after which it may come back instead of failing."""
         return MaxSleepExceededError, *self.throttle_on.kinds
 
-    def claim(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Claim | None:
+    def claim(self, args: Sequence[Any], kwargs: Mapping[str, Any], job_id: str | None = None) -> Claim | None:
         """What the job with these arguments asks for; None for a job that is not limited.
 
         Raises:
@@ -113,9 +115,9 @@ class JobLimit:
             return None
         cost = _for_job(self.cost, args, kwargs)
         if isinstance(limiter, (list, tuple)):
-            return Claim(self._joined(limiter, cost, args, kwargs))
+            return Claim(self._joined(limiter, cost, args, kwargs), job_id=job_id)
         self._checked(limiter, "a function that returns a limiter, or None, or a list of several limiters")
-        return Claim(limiter, None if cost is None else _checked_cost(limiter, cost))
+        return Claim(limiter, None if cost is None else _checked_cost(limiter, cost), job_id)
 
     def _check_several(self, limiters: Sequence[Any]) -> None:
         """Refuse what can't be meant; several whose costs are known are one limiter from now on."""
@@ -150,6 +152,12 @@ class JobLimit:
             twin = given.replace("Async", "Sync", 1) if given.startswith("Async") else given.replace("Sync", "Async", 1)
             raise TypeError(f"limiter must be a {twin} here, not its twin {given}")
         raise wrong_kind("limiter", wanted, limiter)
+
+
+def limits_of(limiter: Any) -> tuple[Any, ...]:
+    """A limiter, or the several that it is made of."""
+    parts: tuple[Any, ...] = getattr(limiter, "limiters", (limiter,))
+    return parts
 
 
 def is_function(value: Any) -> bool:

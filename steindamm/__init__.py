@@ -23,6 +23,7 @@ from steindamm.state import Counters, Holder, Override, SemaphoreState, TokenBuc
 from steindamm.sync_all_of import SyncAllOf
 from steindamm.sync_semaphore import SyncLocalSemaphore, SyncRedisSemaphore, SyncSemaphore
 from steindamm.sync_token_bucket import SyncLocalTokenBucket, SyncRedisTokenBucket, SyncTokenBucket
+from steindamm.whereabouts import Whereabouts, where_is, where_is_async
 
 __all__ = [
     "Adapt",
@@ -60,6 +61,9 @@ __all__ = [
     "SyncTokenPermit",
     "Throttled",
     "TokenBucketState",
+    "Whereabouts",
     "all_of",
     "current_permit",
+    "where_is",
+    "where_is_async",
 ]

@@ -80,7 +80,7 @@ def limited(function: Function, limit: JobLimit) -> Function:
 
         if not isinstance(ctx, dict) or not ctx.keys() >= FACTS or _running.get() == ctx["job_id"]:
             return await function(ctx, *args, **kwargs)
-        return await Delivery(limit, limit.claim(args, kwargs), ctx).run(body)
+        return await Delivery(limit, limit.claim(args, kwargs, ctx["job_id"]), ctx).run(body)
 
     run.steindamm_limit = limit  # type: ignore[attr-defined]
     return run  # type: ignore[return-value]

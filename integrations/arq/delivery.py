@@ -32,6 +32,7 @@ from steindamm.integrations.decisions import (
     time_left,
 )
 from steindamm.integrations.job_limits import Claim, JobLimit
+from steindamm.integrations.waiting import note_end, note_wait
 from steindamm.running import running
 from steindamm.semaphore import Semaphore
 from steindamm.several_limits import AllOf
@@ -106,6 +107,7 @@ class Delivery:
                 decision = await self._decide(self._claim, booking, has_place=has_place)
                 if isinstance(decision, Start):
                     await self._until_start(self._claim, decision)
+                    note_end(self._claim, booking)
                     return decision
                 booking = await self._defer(decision)
         await self._entry.forget_booking()
@@ -192,6 +194,7 @@ class Delivery:
         """Put the job back; one that can't be put back waits here, and asks again with its booking."""
         if isinstance(decision, Fail):
             raise decision.error
+        note_wait(self._claim, decision.booking, decision)
         if not self._stays:
             await self._go_back(decision)
         await self._stay(decision)

@@ -58,7 +58,7 @@ class Gate:
         if not self._room.let_go(job):
             self._give_back(claim, decision)
         elif isinstance(decision, Defer):
-            job.defer(claim, decision.booking, decision.wait)
+            job.defer(claim, decision.booking, decision)
             self._room.hold(job, decision.wait)
         else:
             job.settle(claim, decision)
@@ -94,7 +94,7 @@ class Gate:
             job.defer(claim, booking.deferred(booking.limiter, booking.turn, time.time()), None)
             self._room.hold_open(job)
         elif isinstance(decision, Defer):
-            job.defer(claim, decision.booking, decision.wait)
+            job.defer(claim, decision.booking, decision)
             self._room.hold(job, decision.wait)
         else:
             job.settle(claim, decision)

@@ -84,7 +84,7 @@ class Line:
     def _stand(self, job: GatedRequest, claim: Claim, decision: Defer | None) -> None:
         name = claim.limiter.name
         booking = job.booking.deferred(name, job.booking.turn_at(name), time.time())
-        job.defer(claim, booking, None if decision is None else decision.wait)
+        job.defer(claim, booking, decision)
         job.line = self
         self._room.hold_open(job)
         with self._changing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NoReturn, TypeAlias
 
 from steindamm.integrations.bookings import Booking
+from steindamm.integrations.job_limits import limits_of
 from steindamm.permits import Permit, SlotPermit
 from steindamm.several_limits import AllOfPermit
 from steindamm.token_bucket import TokenBucket
@@ -96,11 +97,6 @@ def unpacked(travelled: Packed, limiter: Any) -> Permit:
     permit = AllOfPermit(limiter.name, parts, Visit(()))
     permit.waited = waited
     return permit
-
-
-def limits_of(limiter: Any) -> tuple[Any, ...]:
-    """A limiter, or the several that it is made of."""
-    return getattr(limiter, "limiters", (limiter,))
 
 
 def is_local(limiter: Any) -> bool:

@@ -23,10 +23,11 @@ from steindamm.integrations.bookings import HEADER, Booking
 from steindamm.integrations.celery.handing_back import hand_back
 from steindamm.integrations.celery.line import Line
 from steindamm.integrations.celery.not_now import NotNow
-from steindamm.integrations.celery.passing import Passing, limits_of
+from steindamm.integrations.celery.passing import Passing
 from steindamm.integrations.celery.waiting_room import WaitingRoom
-from steindamm.integrations.decisions import Fail, Start, holds_slots, release
-from steindamm.integrations.job_limits import Claim, JobLimit
+from steindamm.integrations.decisions import Defer, Fail, Start, holds_slots, release
+from steindamm.integrations.job_limits import Claim, JobLimit, limits_of
+from steindamm.integrations.waiting import note_end, note_wait
 from steindamm.permits import Permit
 
 logger = logging.getLogger("steindamm.celery")
@@ -82,7 +83,7 @@ class GatedRequest(Request):
     @cached_property
     def claim(self) -> Claim | None:
         """What it asks for; None where it is not limited."""
-        return self.job_limit.claim(self.args, self.kwargs)
+        return self.job_limit.claim(self.args, self.kwargs, self.id)
 
     @property
     def patience(self) -> float:
@@ -97,6 +98,7 @@ class GatedRequest(Request):
 
     def settle(self, claim: Claim, decision: Start | Fail) -> None:
         """Let it run, or let it fail."""
+        note_end(claim, self.booking)
         if isinstance(decision, Fail):
             self.refuse(decision.error)
             return
@@ -123,17 +125,18 @@ class GatedRequest(Request):
         self._request_dict[HEADER] = Passing(self.booking, self.content_type, error, permit)
         self.is_settled = True
 
-    def defer(self, claim: Claim, booking: Booking, wait: float | None) -> None:
+    def defer(self, claim: Claim, booking: Booking, decision: Defer | None) -> None:
         """Take note that it waits, and say so.
 
         Parameters:
             claim: What it waits for.
             booking: What it carries from now on.
-            wait: Seconds until its turn; None where nobody can tell.
+            decision: What was decided; None where nobody can tell its turn.
         """
         self.booking = booking
-        name, turn = claim.limiter.name, None if wait is None else time.time() + wait
-        until = "" if wait is None else f", in {wait:.3f}s"
+        note_wait(claim, booking, decision)
+        name, turn = claim.limiter.name, None if decision is None else time.time() + decision.wait
+        until = "" if decision is None else f", in {decision.wait:.3f}s"
         logger.info("Task %s[%s] waits for its turn at limiter %r%s", self.name, self.id, name, until)
         self.send_event("task-throttled", limiter=name, turn=turn)
 

@@ -21,6 +21,7 @@ from steindamm.integrations.celery.not_now import NotNow
 from steindamm.integrations.celery.passing import Passing
 from steindamm.integrations.decisions import Defer, Fail, decide, permit_of, release
 from steindamm.integrations.job_limits import Claim, JobLimit
+from steindamm.integrations.waiting import note_end, note_wait
 from steindamm.permits import Permit
 from steindamm.running import running
 
@@ -121,7 +122,7 @@ class RateLimitedTask(Task):
         return None if claim is None else passing.permit_at(claim.limiter)
 
     def _claim(self, passing: Passing, request: Any) -> Claim | None:
-        return None if passing.permit is None else self.job_limit.claim(request.args, request.kwargs)
+        return None if passing.permit is None else self.job_limit.claim(request.args, request.kwargs, request.id)
 
     def _put_off(self, passing: Passing, error: Exception) -> NoReturn:
         """What the job's code has met sends it back to its queue, or lets it fail."""
@@ -138,19 +139,20 @@ class RateLimitedTask(Task):
                 outcome = told
         if isinstance(outcome, Fail):
             raise outcome.error
-        self._hand_back(outcome, passing.content_type)
+        self._hand_back(claim, outcome, passing.content_type)
         raise done
 
     def _run_ungated(self, body: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a job that has met no gate: its task has a strategy of its own, or came after the worker's start."""
         booking = Booking.read(self.request.get(HEADER))
-        claim = self.job_limit.claim(args, kwargs)
+        claim = self.job_limit.claim(args, kwargs, self.request.id)
         decision = None if claim is None else decide(self.job_limit, claim, booking, accept=self.max_sleep)
         if isinstance(decision, Fail):
             raise decision.error
         if isinstance(decision, Defer):
-            self._hand_back(decision)
+            self._hand_back(claim, decision)
             raise Ignore
+        note_end(claim, booking)
         passing = {HEADER: Passing(booking, permit=permit_of(decision))}
         self.request.update(passing, headers={**(self.request.headers or {}), **passing})
         if claim is None or decision is None:
@@ -161,7 +163,7 @@ class RateLimitedTask(Task):
         finally:
             release(claim, decision)
 
-    def _hand_back(self, defer: Defer, content_type: str | None = None) -> None:
+    def _hand_back(self, claim: Claim | None, defer: Defer, content_type: str | None = None) -> None:
         request = self.request
         wait = min(defer.wait, longest_hop(self.app))
         hand_back(
@@ -174,6 +176,7 @@ class RateLimitedTask(Task):
             content_type=content_type,
             retry_policy=PATIENT,
         )
+        note_wait(claim, defer.booking, defer)
         logger.info(
             "Task %s[%s] is back in its queue for %.3fs, for limiter %r",
             self.name, request.id, wait, defer.booking.limiter,

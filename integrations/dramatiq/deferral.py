@@ -14,6 +14,8 @@ from dramatiq.middleware import SkipMessage
 
 from steindamm.integrations.bookings import HEADER
 from steindamm.integrations.decisions import Defer
+from steindamm.integrations.job_limits import Claim
+from steindamm.integrations.waiting import note_wait
 
 logger = logging.getLogger("steindamm.dramatiq")
 
@@ -29,7 +31,7 @@ class Deferred(SkipMessage):
     """The job has been sent back to its queue; this delivery of it is done with."""
 
 
-def send_back(broker: Broker, message: MessageProxy, defer: Defer) -> Deferred:
+def send_back(broker: Broker, message: MessageProxy, claim: Claim | None, defer: Defer) -> Deferred:
     """Put a copy of a job that carries its booking into the delay queue; what to raise instead of running it.
 
     The copy is there before the original is acknowledged. A broker that does not answer is asked until it
@@ -40,6 +42,7 @@ def send_back(broker: Broker, message: MessageProxy, defer: Defer) -> Deferred:
     while not _is_taken(broker, copy, delay):
         time.sleep(AGAIN)
     message.options["store_results"] = False
+    note_wait(claim, defer.booking, defer)
     logger.debug(
         "job %s of %s waits %.3f s for limiter %r",
         message.message_id, message.actor_name, defer.wait, defer.booking.limiter,

@@ -27,6 +27,7 @@ from steindamm.integrations.dramatiq.local_limiters import warn_of_local
 from steindamm.integrations.dramatiq.returns import Returns
 from steindamm.integrations.dramatiq.threads import Threads
 from steindamm.integrations.job_limits import JobLimit
+from steindamm.integrations.waiting import note_end
 from steindamm.running import running
 
 LOOK = int(os.environ.get("dramatiq_worker_timeout", "100"))  # noqa: SIM112
@@ -192,7 +193,8 @@ class RateLimitMiddleware(Middleware):
         job = Job(message, actor, limit, Booking.read(message.options.pop(HEADER, None)))
         decision = self._decide(job)
         if isinstance(decision, Defer):
-            raise send_back(broker, message, decision)
+            raise send_back(broker, message, job.claim, decision)
+        note_end(job.claim, job.booking)
         if isinstance(decision, Start):
             job.start = decision
         elif isinstance(decision, Fail):
@@ -206,7 +208,7 @@ class RateLimitMiddleware(Middleware):
             left = job.booking.left(time.time())
             if left > 0:
                 return Defer(left, job.booking)
-            job.claim = job.limit.claim(job.message.args, job.message.kwargs)
+            job.claim = job.limit.claim(job.message.args, job.message.kwargs, job.message.message_id)
             return None if job.claim is None else self._gate.ask(job.limit, job.claim, job.booking)
         except Exception as error:  # noqa: BLE001
             return Fail(error)
@@ -248,6 +250,8 @@ class RateLimitMiddleware(Middleware):
                     return body(*args, **kwargs)
             except job.limit.not_now as error:
                 outcome = put_off(job.limit, job.claim, job.booking, error)
-            raise outcome.error if isinstance(outcome, Fail) else send_back(actor.broker, job.message, outcome)
+            if isinstance(outcome, Fail):
+                raise outcome.error
+            raise send_back(actor.broker, job.message, job.claim, outcome)
 
         return limited

@@ -12,7 +12,7 @@ from arq.jobs import JobStatus
 from arq.worker import Retry, func
 from support.arq_limits import booking_key, bucket, eventually, new_name
 
-from steindamm import AsyncSemaphore, AsyncTokenBucket, MaxSleepExceededError
+from steindamm import AsyncSemaphore, AsyncTokenBucket, MaxSleepExceededError, where_is_async
 from steindamm.integrations.arq import rate_limited
 
 Ctx = dict[str, Any]
@@ -273,4 +273,27 @@ async def test_a_semaphores_job_keeps_its_arrival_number(send: Any, make_worker:
     assert worker.jobs_retried > 1
     await limiter.release(held)
     assert await job.result(timeout=5, poll_delay=0.02) == 1
+    running.cancel()
+
+
+async def test_people_can_ask_where_a_job_waits(send: Any, make_worker: Any, broker: Any) -> None:
+    name = new_name()
+    limiter = AsyncTokenBucket(name, capacity=1, refill_frequency=3, connection=broker.url)
+
+    @rate_limited(limiter=limiter, max_sleep=0)
+    async def work(ctx: Ctx, job: int) -> int:
+        return job
+
+    async def places() -> list[int | None]:
+        found = [await where_is_async(job.job_id, connection=broker.url) for job in jobs]
+        return [here.place if here else None for here in found]
+
+    jobs = [await send("work", number) for number in range(3)]
+    running = asyncio.create_task(make_worker(func(work, name="work"), burst=False).async_run())
+    await eventually(places, [None, 1, 2])
+    third = await where_is_async(jobs[2].job_id, connection=broker.url)
+    assert third is not None
+    assert (third.limiter, third.job_id) == (name, jobs[2].job_id)
+    assert 3 < (third.turn_in or 0) <= 6
+    await eventually(places, [None, None, 1])
     running.cancel()

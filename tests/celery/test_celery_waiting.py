@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 from threading import Event, Thread
 from typing import Any
 
 from celery import Celery
 from support.celery_workers import PATIENCE, until
 
-from steindamm import SyncTokenBucket
+from steindamm import SyncSemaphore, SyncTokenBucket, where_is
 
 
 class Events:
@@ -120,3 +121,22 @@ def test_what_a_sender_hides_of_the_arguments_stays_hidden_when_a_job_goes_back(
     received = until(lambda: [event for event in events.found if event["uuid"] == job.id][:2][1:], what="not back")
     events.stop()
     assert received[0]["args"] == "(hidden)"
+
+
+def test_people_can_ask_where_a_job_waits_that_a_worker_holds(farm: Any, label: str) -> None:
+    """One is held until its turn, one stands in a semaphore's line, and none is found when it has started."""
+    limit = [f"{label} slow", "20/m"]
+    jobs = [farm.send("work", limit, f"{label} {job}") for job in range(3)]
+    ask = partial(where_is, connection=farm.limits.url)
+    until(lambda: sum(ask(job.id) is not None for job in jobs) == 2)
+    second, third = sorted((ask(job.id) for job in jobs if ask(job.id)), key=lambda here: here.place)
+    assert (second.limiter, second.place, third.place) == (f"{label} slow", 1, 2)
+    assert 0 < second.turn_in <= 3 < third.turn_in <= 6
+    until(lambda: ask(second.job_id) is None)
+    assert len(farm.wait_for("end", label, 2)) == 2
+    assert ask(third.job_id).place == 1
+    jobs = [farm.send("work", [f"{label} slots", 1], f"{label} slot {job}", "sleep", 1.0) for job in range(3)]
+    until(lambda: sum(ask(job.id) is not None for job in jobs) == 2)
+    assert {ask(job.id).limiter for job in jobs if ask(job.id)} == {f"{label} slots"}
+    [holder] = SyncSemaphore(f"{label} slots", capacity=1, connection=farm.limits.url).state().holders
+    assert holder.job_id in {job.id for job in jobs if ask(job.id) is None}

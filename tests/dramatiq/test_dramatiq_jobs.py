@@ -16,8 +16,9 @@ from dramatiq.rate_limits import RateLimiterBackend
 from dramatiq.results import ResultFailure
 from dramatiq.results.backends import StubBackend
 from support.dramatiq_jobs import PATIENCE, Seen, tight, until
+from support.servers import Server
 
-from steindamm import AsyncTokenBucket, MaxSleepExceededError, SyncTokenBucket
+from steindamm import AsyncTokenBucket, MaxSleepExceededError, SyncTokenBucket, where_is
 
 StartWorker = Callable[..., dramatiq.Worker]
 
@@ -306,3 +307,19 @@ def test_deferrals_are_no_warnings(
     own = [record.getMessage() for record in caplog.records if record.name == "steindamm.dramatiq"]
     assert own
     assert not any("secret" in line for line in own)
+
+
+def test_people_can_ask_where_a_job_waits(
+    broker: StubBroker, start_worker: StartWorker, valkey: Server, name: str
+) -> None:
+    limiter = SyncTokenBucket(name, capacity=1, refill_frequency=3, connection=valkey.url)
+    actor = dramatiq.actor(lambda _: None, broker=broker, actor_name="job", limiter=limiter, max_retries=0)
+    ids = [actor.send(job).message_id for job in range(3)]
+    start_worker()
+    until(lambda: sum(where_is(job, connection=valkey.url) is not None for job in ids) == 2)
+    found = [here for job in ids if (here := where_is(job, connection=valkey.url))]
+    second, third = sorted(found, key=lambda here: here.place or 0)
+    assert (second.limiter, second.place, third.place) == (name, 1, 2)
+    assert 0 < (second.turn_in or 0) <= 3 < (third.turn_in or 0) <= 6
+    until(lambda: where_is(second.job_id, connection=valkey.url) is None)
+    assert [here.place for here in (where_is(third.job_id, connection=valkey.url),) if here] == [1]

@@ -20,6 +20,7 @@ from weakref import WeakSet, WeakValueDictionary
 from steindamm.backends.redis.connection import async_client, sync_client, twin_of
 from steindamm.backends.redis.hearing import AsyncHearing, SyncHearing
 from steindamm.backends.redis.scripts import Script
+from steindamm.backends.redis.waiting_jobs import AsyncNotes, SyncNotes
 from steindamm.backends.redis.watch import AsyncWatch, SyncWatch
 from steindamm.errors import LimiterUnavailableError
 from steindamm.loops import EachLoop
@@ -101,6 +102,7 @@ class SyncLink:
         self.limiters: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
         self.hearing = SyncHearing(self)
         self.watch = SyncWatch()
+        self.notes = SyncNotes(self)
         self._connection = connection
         self._client = None if isinstance(connection, str) else connection
         self._parents: list[SyncClient | None] = []
@@ -162,6 +164,7 @@ class AsyncLink:
         self.limiters: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
         self.hearing = AsyncHearing(self)
         self.watch = AsyncWatch()
+        self.notes = AsyncNotes(self)
         self.client = client
         self._ours = ours
         self._ending: AsyncGenerator[None, None] | None = None

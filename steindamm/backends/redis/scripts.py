@@ -61,3 +61,18 @@ def semaphore_look_script() -> Script:
 def all_of_script() -> Script:
     """Decides on requests to several limits at once."""
     return script("clock", *BUCKET, "semaphore_rules", "all_of_rules", "all_of")
+
+
+def jobs_note_script() -> Script:
+    """Notes which jobs wait at a limiter."""
+    return script("clock", *BUCKET, "jobs_clock", "jobs_note")
+
+
+def jobs_find_script() -> Script:
+    """Tells where a job stands."""
+    return script("clock", *BUCKET, "jobs_clock", "jobs_find")
+
+
+def jobs_entry_script() -> Script:
+    """Tells what is noted of a job."""
+    return script("jobs_entry")
