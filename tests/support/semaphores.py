@@ -73,7 +73,7 @@ class Kind:
     def node(self, name: str) -> redis.Redis:
         """The server that holds the semaphore `name`."""
         for admin in self.admins:
-            with suppress(redis.exceptions.MovedError):
+            with suppress(redis.exceptions.ResponseError):
                 admin.exists(keys_of(name)[0])
                 return admin
         raise AssertionError("no node holds it")
