@@ -22,7 +22,7 @@ from support.servers import Cluster, Server, valkey_binary
 
 from steindamm import AsyncSemaphore, SyncSemaphore
 
-EXPIRY = 1.2
+EXPIRY = 2.0
 SHORT = 1.0
 
 
