@@ -35,11 +35,6 @@ LOOKS = 100
 """States looked at in one sweep, so that nobody waits long for it."""
 
 
-def monotonic_clock() -> float:
-    """Microseconds on the monotonic clock, which nobody sets."""
-    return monotonic() * MICROSECONDS
-
-
 class States(Generic[State]):
     """States by name, without the idle ones.
 
@@ -98,10 +93,10 @@ class Memory:
     """The states of all local limiters that share a clock.
 
     Parameters:
-        clock: Gives the time in microseconds; a test passes its own.
+        clock: Gives the time in seconds; a test passes its own.
     """
 
-    def __init__(self, clock: Clock = monotonic_clock) -> None:
+    def __init__(self, clock: Clock = monotonic) -> None:
         self.clock = clock
         self.lock = Lock()
         self.buckets: States[KeptBucket] = States(KeptBucket.is_idle)
@@ -149,7 +144,7 @@ class MemoryBucket:
         self._memory = memory
         self._states = memory.buckets.by_name
         self._clock = memory.clock
-        self._terms = bucket_terms(settings, memory.clock() - wall_clock())
+        self._terms = bucket_terms(settings, memory.clock() * MICROSECONDS - wall_clock())
 
     @property
     def turns(self) -> Turns:
@@ -161,7 +156,7 @@ class MemoryBucket:
         """Take tokens that are there; the short way for most. Where not, nothing has happened."""
         memory, terms = self._memory, self._terms
         with memory.lock:
-            now = self._clock()
+            now = self._clock() * MICROSECONDS
             kept = self._states.get(self._key)
             if kept is None or kept.terms is not terms or now > memory.sweep_at:
                 return False
@@ -174,7 +169,7 @@ class MemoryBucket:
         """Decide on one request."""
         memory, terms = self._memory, self._terms
         with memory.lock:
-            now = self._clock()
+            now = self._clock() * MICROSECONDS
             kept = memory.buckets.by_name.get(self._key)
             if kept is None or now > memory.sweep_at or kept.is_idle(now):
                 kept = self._kept(now)
@@ -184,12 +179,12 @@ class MemoryBucket:
 
     def numbers_for(self, wanted: BucketSettings) -> tuple[float, ...]:
         """What overrides its settings with these."""
-        return override_of(self._terms, bucket_terms(wanted, self._clock() - wall_clock()))
+        return override_of(self._terms, bucket_terms(wanted, self._clock() * MICROSECONDS - wall_clock()))
 
     def change(self, change: Change) -> None:
         """Make a change for all who share the bucket."""
         with self._memory.lock:
-            now = self._clock()
+            now = self._clock() * MICROSECONDS
             kept = self._kept(now)
             kept.used = now
             kept.terms = self._terms
@@ -200,7 +195,7 @@ class MemoryBucket:
     def look(self) -> TokenBucketState:
         """What can be seen of it now."""
         with self._memory.lock:
-            now = self._clock()
+            now = self._clock() * MICROSECONDS
             kept = self._memory.buckets.by_name.get(self._key)
             is_known = kept is not None and not kept.is_idle(now)
             state = bucket.copied(kept.state) if kept and is_known else bucket.BucketState(self._terms, now)

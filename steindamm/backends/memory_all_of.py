@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from steindamm.backends.memory import KeptBucket, Memory, MemorySemaphore, key_of
-from steindamm.backends.terms import bucket_terms, semaphore_terms, wall_clock
+from steindamm.backends.terms import MICROSECONDS, bucket_terms, semaphore_terms, wall_clock
 from steindamm.rules.all_of import BucketPart, Decision, Request, SemaphorePart, Verdict, decide
 from steindamm.rules.bucket import BucketState
 from steindamm.rules.semaphore import FOREVER, SemaphoreState
@@ -24,7 +24,7 @@ class BucketPlace:
     def __init__(self, settings: BucketSettings, memory: Memory) -> None:
         self._key = key_of(settings)
         self._memory = memory
-        self._terms = bucket_terms(settings, memory.clock() - wall_clock())
+        self._terms = bucket_terms(settings, memory.clock() * MICROSECONDS - wall_clock())
 
     def take_out(self, now: float) -> BucketPart:
         """The bucket at this moment."""
@@ -102,7 +102,7 @@ class MemoryAllOf:
 
     def _decide(self, request: Request) -> Decision:
         memory = self._memory
-        now = memory.clock()
+        now = memory.clock() * MICROSECONDS
         if now > memory.sweep_at:
             memory.sweep(now)
         parts = [place.take_out(now) for place in self._places]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from threading import Lock
+from time import monotonic
 
-from steindamm.backends.memory import monotonic_clock
-from steindamm.backends.terms import MICROSECONDS
 from steindamm.checks import checked_seconds
 
 
@@ -41,8 +40,8 @@ class StrictLimits(Limits):
         Parameters:
             seconds: Not negative.
         """
-        self._ahead += checked_seconds("seconds", seconds) * MICROSECONDS
+        self._ahead += checked_seconds("seconds", seconds)
 
     def now(self) -> float:
-        """Microseconds on the limiters' clock."""
-        return monotonic_clock() + self._ahead
+        """Seconds on the limiters' clock."""
+        return monotonic() + self._ahead

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
+from time import monotonic
 from typing import Any
 from unittest.mock import patch
 
 from steindamm.async_all_of import AsyncAllOf
 from steindamm.async_semaphore import AsyncLocalSemaphore, AsyncRedisSemaphore
 from steindamm.async_token_bucket import AsyncLocalTokenBucket, AsyncRedisTokenBucket
-from steindamm.backends.memory import Memory, monotonic_clock
+from steindamm.backends.memory import Memory
 from steindamm.semaphore import Semaphore
 from steindamm.several_limits import AllOf
 from steindamm.sync_all_of import SyncAllOf
@@ -72,7 +73,7 @@ def _keep_own(limiter: Any, own: Any) -> None:
 
 @contextmanager
 def swapped(
-    backends: dict[type, Callable[..., Any]], limits: Limits, clock: Callable[[], float] = monotonic_clock
+    backends: dict[type, Callable[..., Any]], limits: Limits, clock: Callable[[], float] = monotonic
 ) -> Iterator[None]:
     """All limiters ask such backends, in which nothing has been taken, and nobody has patience at a semaphore."""
     _MEMORY.clock = clock

@@ -62,13 +62,13 @@ class Kind:
 
 
 class FakeClock:
-    """A memory's clock, in microseconds; the test sets its seconds."""
+    """A memory's clock, in seconds, which the test sets."""
 
     def __init__(self, now: float = 1_000.0) -> None:
         self.now = now
 
     def __call__(self) -> float:
-        return self.now * 1e6
+        return self.now
 
 
 def script_text(clock: str) -> str:
