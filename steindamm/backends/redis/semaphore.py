@@ -130,6 +130,11 @@ class RedisSemaphore(Generic[Link]):
         self._link.watch.remove(ticket)
         self._link.hearing.tickets.pop(ticket.id, None)
 
+    def forget_place(self, ticket: Ticket) -> None:
+        """The ticket waits for no slot of this semaphore any more; its place at the server has lapsed."""
+        self._link.watch.remove(ticket)
+        self._link.hearing.tickets.pop(ticket.id, None)
+
     def _leaving(self, ticket: Ticket, *, used: bool) -> Request:
         held = ticket.held_for if used and ticket.fence else UNUSED
         self.forget(ticket)
