@@ -168,10 +168,12 @@ class TestAllow:
             assert "is back" in told[-1]
             assert len(told) == 2
 
-    async def test_does_not_wait_for_a_server_that_hangs(self, mortal: Limiters, server: Server) -> None:
+    async def test_does_not_wait_for_a_server_that_hangs(
+        self, mortal: Limiters, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         bucket = mortal.bucket("allow", capacity=1_000)
         await call(bucket.acquire)
-        outages.PAUSE = 60.0
+        monkeypatch.setattr(outages, "PAUSE", 60.0)
         server.signal(signal.SIGSTOP)
         began = time.monotonic()
         permits = [await call(bucket.acquire) for _ in range(50)]
