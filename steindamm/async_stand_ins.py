@@ -10,7 +10,7 @@ from typing import Any
 from steindamm.answers import Answer
 from steindamm.background import in_background
 from steindamm.errors import LimiterUnavailableError
-from steindamm.outages import ALLOW, RAISE, Outage, known_outage, outage_of
+from steindamm.outages import ALLOW, RAISE, Outage, known_outage
 from steindamm.permits import AsyncTokenPermit, Permit, SlotPermit
 from steindamm.reservations import AsyncReservation
 from steindamm.rules.semaphore import Place, Standing, Stay
@@ -89,7 +89,7 @@ class AsyncReplaceable(Replaceable):
         try:
             given = await ask()
         except LimiterUnavailableError as error:
-            outage_of(self._outage_key, self.name).note(error, self._instead())
+            self._note(error)
             return await self._do_without(instead)
         if outage is not None:
             outage.answered()
@@ -99,7 +99,7 @@ class AsyncReplaceable(Replaceable):
         try:
             await self._look()
         except LimiterUnavailableError as error:
-            outage.note(error, self._instead())
+            self._note(error)
             return False
         outage.end()
         return True
@@ -160,7 +160,7 @@ class AsyncReplaceableBucket(AsyncReplaceable):
         """Whether a cost stays unsettled where Redis does not answer, rather than that it is an error."""
         if self.on_unavailable == RAISE:
             return False
-        outage_of(self._outage_key, self.name).note(error, self._instead())
+        self._note(error)
         return True
 
     def _other(self) -> Any:
@@ -172,11 +172,13 @@ class AsyncReplaceableBucket(AsyncReplaceable):
     def _own(self, permit: AsyncTokenPermit) -> AsyncStandInPermit:
         return AsyncStandInPermit(self.name, permit.cost, permit.waited, permit._limiter)
 
-    def _other_question(self, question: dict[str, Any]) -> dict[str, Any]:
-        cost = question.get("cost")
-        if self.on_unavailable == ALLOW or cost is None:
-            return question
-        return {**question, "cost": affordable(self.on_unavailable, cost)}
+    async def _ask_other(self, question: dict[str, Any]) -> Answer:
+        cost = question.pop("cost", None)
+        if cost is None:
+            return await super()._ask_other(question)
+        costly: Any = self(cost)  # type: ignore[operator]
+        answer: Answer = await costly._ask_other(question)
+        return answer
 
 
 class AsyncReplaceableSemaphore(AsyncReplaceable):

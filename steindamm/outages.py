@@ -9,6 +9,7 @@ it is back, and the others do without it meanwhile.
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Hashable
 from threading import Lock
 from time import monotonic
@@ -57,21 +58,17 @@ class Outage:
         """Nothing is known."""
         self.lasts = False
         self.uses = 0
-        self._is_told = False
-        self._next_look = self._next_complaint = 0.0
+        self._complaint: Complaint | None = None
+        self._next_look = 0.0
         self._changing = Lock()
 
     def note(self, error: LimiterUnavailableError, instead: str) -> None:
         """It does not answer. The log tells of it at first, and now and then."""
         with self._changing:
-            now = monotonic()
-            self.lasts = self._is_told = True
-            self._next_look = now + PAUSE
-            is_due = now >= self._next_complaint
-            if is_due:
-                self._next_complaint = now + COMPLAIN_EVERY
-        if is_due:
-            logger.warning("%s; %s for now (%d times so far)", error, instead, self.uses)
+            self.lasts = True
+            self._next_look = monotonic() + PAUSE
+            self._complaint = _complaints[instead]
+        self._complaint.make(error, instead)
 
     def use(self) -> None:
         """The limiter does without it once more."""
@@ -94,12 +91,37 @@ class Outage:
 
     def answered(self) -> None:
         """It has answered what it was asked."""
-        if self._is_told:
-            self._is_told = self.lasts = False
-            self._next_complaint = 0.0
-            logger.warning("limiter %r: its backend is back; it did without %d times", self.name, self.uses)
+        complaint, self._complaint = self._complaint, None
+        if complaint is not None:
+            self.lasts = False
+            complaint.end(self)
 
 
+class Complaint:
+    """What the log tells of limiters that do without their backends: of one now and then, for there may be many."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+        self._is_made = False
+
+    def make(self, error: LimiterUnavailableError, instead: str) -> None:
+        """Tell of an outage, if it is time."""
+        now = monotonic()
+        if now >= self._next:
+            self._next = now + COMPLAIN_EVERY
+            self._is_made = True
+            logger.warning("%s; %s for now", error, instead)
+
+    def end(self, outage: Outage) -> None:
+        """Tell that it is over, if it was told of."""
+        if self._is_made:
+            self._is_made = False
+            self._next = 0.0
+            logger.warning("limiter %r: its backend is back; it did without %d times", outage.name, outage.uses)
+
+
+_complaints: defaultdict[str, Complaint] = defaultdict(Complaint)
+"""By what is done instead."""
 _outages: dict[Hashable, Outage] = {}
 
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from steindamm.answers import Answer
-from steindamm.outages import ALLOW, RAISE, Outage, known_outage, outage_of
+from steindamm.errors import LimiterUnavailableError
+from steindamm.outages import ALLOW, RAISE, known_outage, outage_of
 from steindamm.permits import AsyncTokenPermit, Permit, SlotPermit, SyncTokenPermit, TokenPermit
 from steindamm.semaphore import Semaphore
 from steindamm.several_limits import AllOfPermit
@@ -64,8 +65,7 @@ class Replaceable:
     def _outage_key(self) -> Any:
         """What outages are remembered by, beyond the life of this object."""
         connection: Any = self.connection  # type: ignore[attr-defined]
-        where = connection if isinstance(connection, str) else id(connection)
-        return type(self), self.settings.key, where  # type: ignore[attr-defined]
+        return type(self), self.settings.key, connection if isinstance(connection, str) else id(connection)  # type: ignore[attr-defined]
 
     @property
     def uses_without_backend(self) -> int:
@@ -76,14 +76,10 @@ class Replaceable:
     def _used_without(self) -> None:
         outage_of(self._outage_key, self.name).use()
 
-    def _lasting_outage(self) -> Outage | None:
-        """An outage in which it is not this caller's part to look whether it is over."""
-        outage = known_outage(self._outage_key)
-        return outage if outage is not None and outage.lasts and not outage.may_look() else None
-
-    def _instead(self) -> str:
-        """What it does, for the log."""
-        return "everything is let through" if self.on_unavailable == ALLOW else "a local limiter is asked"
+    def _note(self, error: LimiterUnavailableError) -> None:
+        """Redis does not answer."""
+        instead = "all is let through" if self.on_unavailable == ALLOW else "a local limiter is asked"
+        outage_of(self._outage_key, self.name).note(error, instead)
 
 
 def affordable(limiter: Any, cost: float) -> float:

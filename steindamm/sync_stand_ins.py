@@ -9,7 +9,7 @@ from typing import Any
 
 from steindamm.answers import Answer
 from steindamm.errors import LimiterUnavailableError
-from steindamm.outages import ALLOW, RAISE, Outage, known_outage, outage_of
+from steindamm.outages import ALLOW, RAISE, Outage, known_outage
 from steindamm.permits import Permit, SlotPermit, SyncTokenPermit
 from steindamm.reservations import SyncReservation
 from steindamm.rules.semaphore import Place, Standing, Stay
@@ -82,7 +82,7 @@ class SyncReplaceable(Replaceable):
         try:
             given = ask()
         except LimiterUnavailableError as error:
-            outage_of(self._outage_key, self.name).note(error, self._instead())
+            self._note(error)
             return self._do_without(instead)
         if outage is not None:
             outage.answered()
@@ -92,7 +92,7 @@ class SyncReplaceable(Replaceable):
         try:
             self._look()
         except LimiterUnavailableError as error:
-            outage.note(error, self._instead())
+            self._note(error)
             return False
         outage.end()
         return True
@@ -150,7 +150,7 @@ class SyncReplaceableBucket(SyncReplaceable):
         """Whether a cost stays unsettled where Redis does not answer, rather than that it is an error."""
         if self.on_unavailable == RAISE:
             return False
-        outage_of(self._outage_key, self.name).note(error, self._instead())
+        self._note(error)
         return True
 
     def _other(self) -> Any:
@@ -162,11 +162,13 @@ class SyncReplaceableBucket(SyncReplaceable):
     def _own(self, permit: SyncTokenPermit) -> SyncStandInPermit:
         return SyncStandInPermit(self.name, permit.cost, permit.waited, permit._limiter)
 
-    def _other_question(self, question: dict[str, Any]) -> dict[str, Any]:
-        cost = question.get("cost")
-        if self.on_unavailable == ALLOW or cost is None:
-            return question
-        return {**question, "cost": affordable(self.on_unavailable, cost)}
+    def _ask_other(self, question: dict[str, Any]) -> Answer:
+        cost = question.pop("cost", None)
+        if cost is None:
+            return super()._ask_other(question)
+        costly: Any = self(cost)  # type: ignore[operator]
+        answer: Answer = costly._ask_other(question)
+        return answer
 
 
 class SyncReplaceableSemaphore(SyncReplaceable):

@@ -154,8 +154,12 @@ class Ticket(SlotPermit):
     def lapse(self) -> None:
         """Its place in line has lapsed, and nobody can tell when it has one again."""
         lapsed, self.lapsed = self.lapsed, None
-        if lapsed is not None and not self.gone:
+        if lapsed is None or self.gone:
+            return
+        try:
             lapsed(self)
+        except Exception:
+            logger.exception("a waiter could not be told that its place has lapsed")
 
     def hand_without_backend(self) -> bool:
         """Hold what its limiter's backend knows nothing of; False where that came too late."""

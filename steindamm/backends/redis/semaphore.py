@@ -96,7 +96,7 @@ class RedisSemaphore(Generic[Link]):
     def leave_later(self, ticket: Ticket) -> None:
         """Have given back what a ticket may hold, or wait for, as soon as there is somebody who takes it."""
         self.forget(ticket)
-        ticket.good_until = max(ticket.good_until, monotonic() + self._wire.lease)
+        ticket.good_until = monotonic() + self._wire.lease
         ticket.due = 0.0
         self._link.watch.add(ticket, self)
 
