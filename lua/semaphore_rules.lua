@@ -232,7 +232,7 @@ end
 local function step_in(s, terms, now, asker, number, stay, slack)
   local place = forget(s, asker)
   if place > 0 then number = place end
-  if number < 0 or number > max(s.arrivals, now) then number = 0 end
+  if number <= max(0, now - LONGEST_WAIT) or number > max(s.arrivals, now) then number = 0 end
   forget_away(s, number)
   if has_room(s, now) then
     local fence = lease(s, asker, now, now + terms.lease, number > 0 and number or now)

@@ -27,6 +27,7 @@ class Answer:
         ticket: Who waits to be handed a slot, where the asker listens.
         limiter: Of several limits asked at once, the one with the longest wait.
         error: Why no wait would help.
+        without_backend: Whether it was given without asking the limiter's backend.
     """
 
     wait: float
@@ -36,3 +37,4 @@ class Answer:
     ticket: Ticket | None = None
     limiter: str | None = None
     error: SteindammError | None = None
+    without_backend: bool = False

@@ -11,9 +11,11 @@ from typing import Any
 
 from steindamm.answers import Answer
 from steindamm.async_semaphore import AsyncSemaphore, comes, waker
+from steindamm.async_stand_ins import NOBODY, AsyncOpen, AsyncReplaceable
 from steindamm.backends.memory import MEMORY
 from steindamm.backends.memory_all_of import AsyncMemoryAllOf
 from steindamm.background import in_background, to_its_end
+from steindamm.outages import ALLOW, RAISE
 from steindamm.permits import Permit
 from steindamm.reservations import AsyncReservation
 from steindamm.rules import semaphore
@@ -21,6 +23,13 @@ from steindamm.rules.all_of import REFUSALS, Decision, Request, Verdict
 from steindamm.rules.semaphore import Stay
 from steindamm.semaphore import refuse_generator
 from steindamm.several_limits import NOTHING_ASKED, AllOf, AllOfPermit
+from steindamm.stand_ins import (
+    AllOfStandInPermit,
+    AsyncStandInPermit,
+    local_limits,
+    permits_without,
+    strictest,
+)
 from steindamm.state import SemaphoreState, TokenBucketState
 from steindamm.turns import SECOND, give_back_left_over_async
 from steindamm.visits import AsyncBooked, Visit
@@ -97,7 +106,7 @@ class AsyncAllOf(AllOf):
             TypeError: This is no permit.
             ValueError: It is of other limits.
         """
-        await self._release(self._visit_of(permit))
+        await self._end(self._checked(permit))
 
     async def ask(
         self,
@@ -200,9 +209,9 @@ class AsyncAllOf(AllOf):
         """Give back all that it has and will not use."""
         await self._give(visit.gift(used=False))
 
-    async def _release(self, visit: Visit) -> None:
-        """Give back what it has used and does not need any more."""
-        await self._give(visit.gift(used=True))
+    async def _end(self, permit: AllOfPermit, *, used: bool = True) -> None:
+        """Give back what a permit does not need any more."""
+        await self._give(permit.visit.gift(used=used))
 
     async def _give(self, gift: Request | None) -> None:
         """A cancellation does not keep it."""
@@ -223,7 +232,7 @@ class AsyncAllOf(AllOf):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Give the slots back; tokens that were used do not come back."""
-        await self._release(self._blocks.end().visit)
+        await self._end(self._blocks.end())
 
     def _decorated(self, function: Callable[..., Any]) -> Callable[..., Any]:
         refuse_generator(function)
@@ -236,3 +245,65 @@ class AsyncAllOf(AllOf):
                 return await function(*args, **kwargs)
 
         return limited
+
+
+class AsyncRedisAllOf(AsyncReplaceable, AsyncAllOf):
+    """Several limits on Redis, Valkey or Redis Cluster.
+
+    Where Redis does not answer they raise, if one of them does; else those that have a local limiter are asked all at
+    once, and the others let through.
+    """
+
+    def _connect(self) -> None:
+        super()._connect()
+        self.on_unavailable = strictest(self.limiters)
+
+    async def release(self, permit: Permit) -> None:
+        """Give the slots back to whoever gave them."""
+        await self._end(self._checked(permit))
+
+    async def give_back(self, answer: Answer) -> None:
+        """Return what an answer gave to whoever gave it."""
+        if isinstance(answer.permit, AllOfStandInPermit):
+            await self._end(answer.permit, used=False)
+        else:
+            await super().give_back(answer)
+
+    async def _end(self, permit: AllOfPermit, *, used: bool = True) -> None:
+        if not isinstance(permit, AllOfStandInPermit):
+            await super()._end(permit, used=used)
+        elif permit.given is not None:
+            await self._other()._end(permit.given, used=used)
+
+    def _visit(self, wake: Callable[[], object] | None = None) -> Visit:
+        visit = super()._visit(wake)
+        if wake is not None and self.on_unavailable != RAISE:
+            visit.lapsed = lambda _: wake()
+        return visit
+
+    def _other(self) -> Any:
+        if self.on_unavailable == ALLOW:
+            return AsyncOpen(lambda: self._own(None))
+        return AsyncAllOf(local_limits(self.limiters), self.max_sleep)
+
+    def _own(self, permit: Any) -> AllOfStandInPermit:
+        if isinstance(permit, AllOfStandInPermit):
+            return permit
+        permits = permits_without(self.limiters, permit, AsyncStandInPermit, NOBODY)
+        return AllOfStandInPermit(self.name, permits, permit)
+
+    def _other_question(self, question: dict[str, Any]) -> dict[str, Any]:
+        """Turns, and places in line, are those of Redis: nobody is given others meanwhile."""
+        return {**question, "turn": None, "horizon": 0.0}
+
+    async def _look(self) -> object:
+        return [await limiter.backend.look() for limiter in self.limiters]
+
+    @property
+    def _outage_key(self) -> Any:
+        return tuple(limiter._outage_key for limiter in self.limiters)
+
+    def _used_without(self) -> None:
+        super()._used_without()
+        for limiter in self.limiters:
+            limiter._used_without()

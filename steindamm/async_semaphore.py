@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from steindamm.answers import Answer
+from steindamm.async_stand_ins import AsyncReplaceableSemaphore
 from steindamm.backends.memory import MEMORY, AsyncMemorySemaphore
 from steindamm.changing import AsyncChanging
 from steindamm.checks import checked_number, checked_seconds
@@ -44,6 +45,8 @@ class AsyncSemaphore(AsyncChanging, Semaphore):
         expiry: Seconds, at least 0.1, that a lease lasts unless it is renewed: so long a dead holder keeps its slot.
         group: A name in common with other limiters, which lays their keys into one slot of a cluster, so that
             `all_of` can ask them by one call. It is a part of what the limiter is shared by.
+        on_unavailable: What to do where Redis does not answer: ``"raise"`` a `LimiterUnavailableError`, ``"allow"``
+            everything, or the `AsyncLocalSemaphore` that is asked instead. In memory that never happens.
         connection: An async redis-py client (standalone or cluster), a URL, or None for this process's memory.
 
     Raises:
@@ -59,6 +62,9 @@ class AsyncSemaphore(AsyncChanging, Semaphore):
             cls = AsyncLocalSemaphore if connection is None else AsyncRedisSemaphore  # type: ignore[assignment]
         return super().__new__(cls)
 
+    def _stand_in_kind(self) -> type[AsyncLocalSemaphore]:
+        return AsyncLocalSemaphore
+
     async def acquire(self) -> SlotPermit:
         """Wait for a slot, and return the permit; give it back with `release`.
 
@@ -68,20 +74,20 @@ class AsyncSemaphore(AsyncChanging, Semaphore):
         """
         handed = asyncio.Event()
         backend = self._backend
-        ticket = Ticket(backend.name, waker(handed))
+        ticket = self._ticket(waker(handed))
         try:
             place = await backend.enter(ticket, 0.0, Stay.LISTENING)
             if place.standing is Standing.WAITING and not await comes(handed, self._patience(ticket, place)):
-                place = await backend.give_up(ticket)
+                place = await self._give_up(ticket)
                 if place.standing is Standing.OUT:
                     raise self._refusal(place)
         except SteindammError:
             raise
         except GeneratorExit:
-            backend.abandon(ticket)
+            self._abandon(backend, ticket)
             raise
         except BaseException:
-            await backend.leave(ticket, used=False)
+            await self._leave(ticket, used=False)
             raise
         return ticket
 
@@ -118,7 +124,7 @@ class AsyncSemaphore(AsyncChanging, Semaphore):
             TypeError: This is no permit.
             ValueError: It is another semaphore's.
         """
-        await self._backend.leave(self._ticket_of(permit))
+        await self._leave(self._ticket_of(permit))
 
     async def ask(
         self,
@@ -140,7 +146,7 @@ class AsyncSemaphore(AsyncChanging, Semaphore):
         Raises:
             LimiterUnavailableError: Redis did not answer.
         """
-        ticket = Ticket(self.name, wake, job)
+        ticket = self._ticket(wake, job)
         stay = Stay.AWAY if wake is None else Stay.LISTENING
         number = 0.0 if turn is None else checked_number("turn", turn)
         place = await self._enter(ticket, number, stay, checked_seconds("slack", slack) * SECOND)
@@ -184,7 +190,7 @@ class AsyncSemaphore(AsyncChanging, Semaphore):
     async def give_back(self, answer: Answer) -> None:
         """Return the slot, or the place in the line, that an answer gave and nobody will use."""
         if answer.ticket is not None:
-            await self._backend.leave(answer.ticket, used=False)
+            await self._leave(answer.ticket, used=False)
 
     async def _enter(self, ticket: Ticket, number: float, stay: Stay, slack: float = 0.0) -> Place:
         backend = self._backend
@@ -193,12 +199,25 @@ class AsyncSemaphore(AsyncChanging, Semaphore):
         except SteindammError:
             raise
         except GeneratorExit:
-            backend.abandon(ticket)
+            self._abandon(backend, ticket)
             raise
         except BaseException:
-            await backend.leave(ticket, used=False)
+            await self._leave(ticket, used=False)
             raise
         return place
+
+    async def _give_up(self, ticket: Ticket) -> Place:
+        """Stop waiting, unless a slot has come meanwhile."""
+        place: Place = await self._backend.give_up(ticket)
+        return place
+
+    async def _leave(self, permit: SlotPermit, *, used: bool = True) -> None:
+        """Give a slot, or a place in line, back."""
+        await self._backend.leave(permit, used=used)
+
+    def _abandon(self, backend: Any, ticket: Ticket) -> None:
+        """The same, where nobody can await it, and maybe no loop runs."""
+        backend.abandon(ticket)
 
     async def __aenter__(self) -> SlotPermit:
         return self._blocks.begin(await self.acquire())
@@ -207,7 +226,7 @@ class AsyncSemaphore(AsyncChanging, Semaphore):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Give the slot back."""
-        await self._backend.leave(self._blocks.end())
+        await self._leave(self._blocks.end())
 
     def _decorated(self, function: Callable[..., Any]) -> Callable[..., Any]:
         refuse_generator(function)
@@ -258,7 +277,7 @@ class AsyncLocalSemaphore(AsyncSemaphore):
         return await super().acquire()
 
 
-class AsyncRedisSemaphore(AsyncSemaphore):
+class AsyncRedisSemaphore(AsyncReplaceableSemaphore, AsyncSemaphore):
     """A semaphore in Redis, Valkey or Redis Cluster; `AsyncSemaphore` describes it."""
 
     def _connect(self, connection: Any) -> None:

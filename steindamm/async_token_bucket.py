@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from steindamm.answers import Answer
+from steindamm.async_stand_ins import AsyncReplaceableBucket
 from steindamm.backends.memory import MEMORY, AsyncMemoryBucket
 from steindamm.background import in_background
 from steindamm.changing import AsyncChanging
@@ -51,6 +52,8 @@ class AsyncTokenBucket(AsyncChanging, TokenBucket):
         adapt: Whether, and how (see `Adapt`), the rate falls when the server says no, which `back_off` tells.
         group: A name in common with other limiters, which lays their keys into one slot of a cluster, so that
             `all_of` can ask them by one call. It is a part of what the limiter is shared by.
+        on_unavailable: What to do where Redis does not answer: ``"raise"`` a `LimiterUnavailableError`, ``"allow"``
+            everything, or the `AsyncLocalTokenBucket` that is asked instead. In memory that never happens.
         connection: An async redis-py client (standalone or cluster), a URL, or None for this process's memory.
 
     Raises:
@@ -63,6 +66,9 @@ class AsyncTokenBucket(AsyncChanging, TokenBucket):
         if cls is AsyncTokenBucket:
             cls = AsyncLocalTokenBucket if connection is None else AsyncRedisTokenBucket  # type: ignore[assignment]
         return super().__new__(cls)
+
+    def _stand_in_kind(self) -> type[AsyncLocalTokenBucket]:
+        return AsyncLocalTokenBucket
 
     async def acquire(self) -> AsyncTokenPermit:
         """Sleep until the turn, and return the permit.
@@ -251,7 +257,7 @@ class AsyncLocalTokenBucket(AsyncTokenBucket):
         self._backend = AsyncMemoryBucket(self.settings, MEMORY)
 
 
-class AsyncRedisTokenBucket(AsyncTokenBucket):
+class AsyncRedisTokenBucket(AsyncReplaceableBucket, AsyncTokenBucket):
     """A token bucket in Redis, Valkey or Redis Cluster; `AsyncTokenBucket` describes it."""
 
     def _connect(self, connection: Any) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, cast, overload
 
-from steindamm.async_all_of import AsyncAllOf
+from steindamm.async_all_of import AsyncAllOf, AsyncRedisAllOf
 from steindamm.async_semaphore import AsyncSemaphore
 from steindamm.async_token_bucket import AsyncTokenBucket
 from steindamm.errors import wrong_kind
 from steindamm.semaphore import Semaphore
 from steindamm.several_limits import AllOf
-from steindamm.sync_all_of import SyncAllOf
+from steindamm.sync_all_of import SyncAllOf, SyncRedisAllOf
 from steindamm.sync_semaphore import SyncSemaphore
 from steindamm.sync_token_bucket import SyncTokenBucket
 from steindamm.token_bucket import TokenBucket
@@ -72,10 +72,10 @@ def all_of(*limiters: Any, max_sleep: float | None = None) -> SyncAllOf | AsyncA
     _check_that_all_differ(parts)
     if all(isinstance(part, SYNC) for part in parts):
         _check_that_all_are_on_one_server(parts)
-        return SyncAllOf(parts, max_sleep)
+        return (SyncAllOf if parts[0].connection is None else SyncRedisAllOf)(parts, max_sleep)
     if all(isinstance(part, ASYNC) for part in parts):
         _check_that_all_are_on_one_server(parts)
-        return AsyncAllOf(parts, max_sleep)
+        return (AsyncAllOf if parts[0].connection is None else AsyncRedisAllOf)(parts, max_sleep)
     raise TypeError("all_of takes sync limiters or async ones, not both")
 
 

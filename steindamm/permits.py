@@ -18,9 +18,11 @@ class Permit:
         name: The limiter that gave it.
         cost: Tokens taken.
         waited: Seconds between asking and the turn.
+        without_backend: Whether it was given without asking the limiter's backend, see `on_unavailable`.
     """
 
     __slots__ = ("cost", "name", "waited")
+    without_backend = False
 
     def __init__(self, name: str, cost: float, waited: float = 0.0) -> None:
         self.name = name
@@ -78,9 +80,10 @@ class SyncTokenPermit(TokenPermit):
         self._limiter = None
         try:
             limiter.backend.ask(request)
-        except LimiterUnavailableError:
-            self._limiter = limiter
-            raise
+        except LimiterUnavailableError as error:
+            if not limiter.lets_go(error):
+                self._limiter = limiter
+                raise
 
 
 class AsyncTokenPermit(TokenPermit):
@@ -115,9 +118,10 @@ class AsyncTokenPermit(TokenPermit):
         self._limiter = None
         try:
             await to_its_end(limiter.backend.ask(request))
-        except LimiterUnavailableError:
-            self._limiter = limiter
-            raise
+        except LimiterUnavailableError as error:
+            if not limiter.lets_go(error):
+                self._limiter = limiter
+                raise
 
 
 class SlotPermit(Permit):

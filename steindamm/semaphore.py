@@ -12,6 +12,7 @@ from steindamm.changing import Changing, signed
 from steindamm.checks import checked_slots
 from steindamm.entered import Blocks
 from steindamm.errors import MaxSleepExceededError, wrong_kind
+from steindamm.outages import RAISE, checked_on_unavailable
 from steindamm.permits import SlotPermit
 from steindamm.rules.changes import Change, Kind
 from steindamm.rules.semaphore import Place, Standing
@@ -37,10 +38,12 @@ class Semaphore(Changing):
         max_sleep: float = 30.0,
         expiry: float = 60,
         group: str | None = None,
+        on_unavailable: Any = RAISE,
         connection: Any = None,
     ) -> None:
         self.settings = SemaphoreSettings(name, capacity, max_sleep, expiry, group)
         self._blocks: Blocks[SlotPermit] = Blocks(type(self)._who)
+        self.on_unavailable = checked_on_unavailable(on_unavailable, self._stand_in_kind())
         self.connection = connection
         self._connect(connection)
 
@@ -51,6 +54,14 @@ class Semaphore(Changing):
 
     def _connect(self, connection: Any) -> None:
         raise TypeError(f"{type(self).__name__} is no limiter by itself")
+
+    def _stand_in_kind(self) -> type[Semaphore]:
+        """What can be asked instead of it."""
+        return Semaphore
+
+    def _ticket(self, wake: Callable[[], object] | None = None, job: str | None = None) -> Ticket:
+        """One who may have to wait in line."""
+        return Ticket(self.settings.name, wake, job)
 
     @property
     def name(self) -> str:

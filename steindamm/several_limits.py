@@ -154,12 +154,12 @@ class AllOf:
         permits = [places.get(limiter) or _permit_for(limiter, waited) for limiter in self.limiters]
         return AllOfPermit(self.name, permits, visit)
 
-    def _visit_of(self, permit: Permit) -> Visit:
+    def _checked(self, permit: Permit) -> AllOfPermit:
         if not isinstance(permit, AllOfPermit):
             raise wrong_kind("permit", "what acquire returned", permit)
         if permit.name != self.name:
             raise ValueError(f"permit must be of {self.name!r}, not of {permit.name!r}")
-        return permit.visit
+        return permit
 
     def _visit_of_answer(self, answer: Answer) -> Visit | None:
         if isinstance(answer.permit, AllOfPermit):

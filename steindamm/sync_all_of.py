@@ -12,6 +12,7 @@ from typing import Any
 from steindamm.answers import Answer
 from steindamm.backends.memory import MEMORY
 from steindamm.backends.memory_all_of import MemoryAllOf
+from steindamm.outages import ALLOW, RAISE
 from steindamm.permits import Permit
 from steindamm.reservations import SyncReservation
 from steindamm.rules import semaphore
@@ -19,8 +20,16 @@ from steindamm.rules.all_of import REFUSALS, Decision, Request, Verdict
 from steindamm.rules.semaphore import Stay
 from steindamm.semaphore import refuse_generator
 from steindamm.several_limits import NOTHING_ASKED, AllOf, AllOfPermit
+from steindamm.stand_ins import (
+    AllOfStandInPermit,
+    SyncStandInPermit,
+    local_limits,
+    permits_without,
+    strictest,
+)
 from steindamm.state import SemaphoreState, TokenBucketState
 from steindamm.sync_semaphore import SyncSemaphore
+from steindamm.sync_stand_ins import NOBODY, SyncOpen, SyncReplaceable
 from steindamm.token_bucket import is_asynchronous
 from steindamm.turns import SECOND, give_back_left_over
 from steindamm.visits import SyncBooked, Visit
@@ -92,7 +101,7 @@ class SyncAllOf(AllOf):
             TypeError: This is no permit.
             ValueError: It is of other limits.
         """
-        self._release(self._visit_of(permit))
+        self._end(self._checked(permit))
 
     def ask(
         self,
@@ -190,9 +199,9 @@ class SyncAllOf(AllOf):
         """Give back all that it has and will not use."""
         self._give(visit.gift(used=False))
 
-    def _release(self, visit: Visit) -> None:
-        """Give back what it has used and does not need any more."""
-        self._give(visit.gift(used=True))
+    def _end(self, permit: AllOfPermit, *, used: bool = True) -> None:
+        """Give back what a permit does not need any more."""
+        self._give(permit.visit.gift(used=used))
 
     def _give(self, gift: Request | None) -> None:
         if gift is not None:
@@ -203,18 +212,18 @@ class SyncAllOf(AllOf):
         try:
             return self._blocks.begin(permit)
         except BaseException:
-            self._leave(permit.visit)
+            self._end(permit, used=False)
             raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Give the slots back; tokens that were used do not come back."""
-        visit = self._blocks.end().visit
+        permit = self._blocks.end()
         try:
-            self._release(visit)
+            self._end(permit)
         except BaseException:
-            self._release(visit)
+            self._end(permit)
             raise
 
     def _decorated(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -228,3 +237,65 @@ class SyncAllOf(AllOf):
                 return function(*args, **kwargs)
 
         return limited
+
+
+class SyncRedisAllOf(SyncReplaceable, SyncAllOf):
+    """Several limits on Redis, Valkey or Redis Cluster.
+
+    Where Redis does not answer they raise, if one of them does; else those that have a local limiter are asked all at
+    once, and the others let through.
+    """
+
+    def _connect(self) -> None:
+        super()._connect()
+        self.on_unavailable = strictest(self.limiters)
+
+    def release(self, permit: Permit) -> None:
+        """Give the slots back to whoever gave them."""
+        self._end(self._checked(permit))
+
+    def give_back(self, answer: Answer) -> None:
+        """Return what an answer gave to whoever gave it."""
+        if isinstance(answer.permit, AllOfStandInPermit):
+            self._end(answer.permit, used=False)
+        else:
+            super().give_back(answer)
+
+    def _end(self, permit: AllOfPermit, *, used: bool = True) -> None:
+        if not isinstance(permit, AllOfStandInPermit):
+            super()._end(permit, used=used)
+        elif permit.given is not None:
+            self._other()._end(permit.given, used=used)
+
+    def _visit(self, wake: Callable[[], object] | None = None) -> Visit:
+        visit = super()._visit(wake)
+        if wake is not None and self.on_unavailable != RAISE:
+            visit.lapsed = lambda _: wake()
+        return visit
+
+    def _other(self) -> Any:
+        if self.on_unavailable == ALLOW:
+            return SyncOpen(lambda: self._own(None))
+        return SyncAllOf(local_limits(self.limiters), self.max_sleep)
+
+    def _own(self, permit: Any) -> AllOfStandInPermit:
+        if isinstance(permit, AllOfStandInPermit):
+            return permit
+        permits = permits_without(self.limiters, permit, SyncStandInPermit, NOBODY)
+        return AllOfStandInPermit(self.name, permits, permit)
+
+    def _other_question(self, question: dict[str, Any]) -> dict[str, Any]:
+        """Turns, and places in line, are those of Redis: nobody is given others meanwhile."""
+        return {**question, "turn": None, "horizon": 0.0}
+
+    def _look(self) -> object:
+        return [limiter.backend.look() for limiter in self.limiters]
+
+    @property
+    def _outage_key(self) -> Any:
+        return tuple(limiter._outage_key for limiter in self.limiters)
+
+    def _used_without(self) -> None:
+        super()._used_without()
+        for limiter in self.limiters:
+            limiter._used_without()

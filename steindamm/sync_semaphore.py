@@ -20,6 +20,7 @@ from steindamm.rules.live import UNSET
 from steindamm.rules.semaphore import Place, Standing, Stay
 from steindamm.semaphore import Semaphore, refuse_generator
 from steindamm.state import SemaphoreState
+from steindamm.sync_stand_ins import SyncReplaceableSemaphore
 from steindamm.tickets import Ticket
 from steindamm.token_bucket import is_asynchronous
 from steindamm.turns import SECOND
@@ -52,6 +53,8 @@ class SyncSemaphore(SyncChanging, Semaphore):
         expiry: Seconds, at least 0.1, that a lease lasts unless it is renewed: so long a dead holder keeps its slot.
         group: A name in common with other limiters, which lays their keys into one slot of a cluster, so that
             `all_of` can ask them by one call. It is a part of what the limiter is shared by.
+        on_unavailable: What to do where Redis does not answer: ``"raise"`` a `LimiterUnavailableError`, ``"allow"``
+            everything, or the `SyncLocalSemaphore` that is asked instead. In memory that never happens.
         connection: A sync redis-py client (standalone or cluster), a URL, or None for this process's memory.
 
     Raises:
@@ -67,6 +70,9 @@ class SyncSemaphore(SyncChanging, Semaphore):
             cls = SyncLocalSemaphore if connection is None else SyncRedisSemaphore  # type: ignore[assignment]
         return super().__new__(cls)
 
+    def _stand_in_kind(self) -> type[SyncLocalSemaphore]:
+        return SyncLocalSemaphore
+
     def acquire(self) -> SlotPermit:
         """Wait for a slot, and return the permit; give it back with `release`.
 
@@ -77,17 +83,17 @@ class SyncSemaphore(SyncChanging, Semaphore):
         handed = Lock()
         handed.acquire()
         backend = self._backend
-        ticket = Ticket(backend.name, handed.release)
+        ticket = self._ticket(handed.release)
         try:
             place = backend.enter(ticket, 0.0, Stay.LISTENING)
             if place.standing is Standing.WAITING and not _comes(handed, self._patience(ticket, place)):
-                place = backend.give_up(ticket)
+                place = self._give_up(ticket)
                 if place.standing is Standing.OUT:
                     raise self._refusal(place)
         except SteindammError:
             raise
         except BaseException:
-            backend.leave(ticket, used=False)
+            self._leave(ticket, used=False)
             raise
         return ticket
 
@@ -123,7 +129,7 @@ class SyncSemaphore(SyncChanging, Semaphore):
             TypeError: This is no permit.
             ValueError: It is another semaphore's.
         """
-        self._backend.leave(self._ticket_of(permit))
+        self._leave(self._ticket_of(permit))
 
     def ask(
         self,
@@ -145,7 +151,7 @@ class SyncSemaphore(SyncChanging, Semaphore):
         Raises:
             LimiterUnavailableError: Redis did not answer.
         """
-        ticket = Ticket(self.name, wake, job)
+        ticket = self._ticket(wake, job)
         stay = Stay.AWAY if wake is None else Stay.LISTENING
         number = 0.0 if turn is None else checked_number("turn", turn)
         place = self._enter(ticket, number, stay, checked_seconds("slack", slack) * SECOND)
@@ -190,7 +196,7 @@ class SyncSemaphore(SyncChanging, Semaphore):
     def give_back(self, answer: Answer) -> None:
         """Return the slot, or the place in the line, that an answer gave and nobody will use."""
         if answer.ticket is not None:
-            self._backend.leave(answer.ticket, used=False)
+            self._leave(answer.ticket, used=False)
 
     def _enter(self, ticket: Ticket, number: float, stay: Stay, slack: float = 0.0) -> Place:
         try:
@@ -198,16 +204,25 @@ class SyncSemaphore(SyncChanging, Semaphore):
         except SteindammError:
             raise
         except BaseException:
-            self._backend.leave(ticket, used=False)
+            self._leave(ticket, used=False)
             raise
         return place
+
+    def _give_up(self, ticket: Ticket) -> Place:
+        """Stop waiting, unless a slot has come meanwhile."""
+        place: Place = self._backend.give_up(ticket)
+        return place
+
+    def _leave(self, permit: SlotPermit, *, used: bool = True) -> None:
+        """Give a slot, or a place in line, back."""
+        self._backend.leave(permit, used=used)
 
     def __enter__(self) -> SlotPermit:
         permit = self.acquire()
         try:
             return self._blocks.begin(permit)
         except BaseException:
-            self._backend.leave(permit)
+            self._leave(permit)
             raise
 
     def __exit__(
@@ -216,9 +231,9 @@ class SyncSemaphore(SyncChanging, Semaphore):
         """Give the slot back."""
         permit = self._blocks.end()
         try:
-            self._backend.leave(permit)
+            self._leave(permit)
         except BaseException:
-            self._backend.leave(permit)
+            self._leave(permit)
             raise
 
     def _decorated(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -259,7 +274,7 @@ class SyncLocalSemaphore(SyncSemaphore):
         return super().acquire()
 
 
-class SyncRedisSemaphore(SyncSemaphore):
+class SyncRedisSemaphore(SyncReplaceableSemaphore, SyncSemaphore):
     """A semaphore in Redis, Valkey or Redis Cluster; `SyncSemaphore` describes it."""
 
     def _connect(self, connection: Any) -> None:

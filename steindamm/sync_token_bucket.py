@@ -15,6 +15,7 @@ from steindamm.reservations import SyncReservation
 from steindamm.rules.bucket import Decision, Request, Verdict, What
 from steindamm.rules.changes import NO_OVERRIDE, Change, Kind
 from steindamm.state import TokenBucketState
+from steindamm.sync_stand_ins import SyncReplaceableBucket
 from steindamm.token_bucket import TokenBucket, is_asynchronous
 from steindamm.turns import SECOND, SyncSleeper, give_back_left_over, sleep_until_turn
 
@@ -55,6 +56,8 @@ class SyncTokenBucket(SyncChanging, TokenBucket):
         adapt: Whether, and how (see `Adapt`), the rate falls when the server says no, which `back_off` tells.
         group: A name in common with other limiters, which lays their keys into one slot of a cluster, so that
             `all_of` can ask them by one call. It is a part of what the limiter is shared by.
+        on_unavailable: What to do where Redis does not answer: ``"raise"`` a `LimiterUnavailableError`, ``"allow"``
+            everything, or the `SyncLocalTokenBucket` that is asked instead. In memory that never happens.
         connection: A sync redis-py client (standalone or cluster), a URL, or None for this process's memory.
 
     Raises:
@@ -67,6 +70,9 @@ class SyncTokenBucket(SyncChanging, TokenBucket):
         if cls is SyncTokenBucket:
             cls = SyncLocalTokenBucket if connection is None else SyncRedisTokenBucket  # type: ignore[assignment]
         return super().__new__(cls)
+
+    def _stand_in_kind(self) -> type[SyncLocalTokenBucket]:
+        return SyncLocalTokenBucket
 
     def acquire(self) -> SyncTokenPermit:
         """Sleep until the turn, and return the permit.
@@ -254,7 +260,7 @@ class SyncLocalTokenBucket(SyncTokenBucket):
         self._backend = MemoryBucket(self.settings, MEMORY)
 
 
-class SyncRedisTokenBucket(SyncTokenBucket):
+class SyncRedisTokenBucket(SyncReplaceableBucket, SyncTokenBucket):
     """A token bucket in Redis, Valkey or Redis Cluster; `SyncTokenBucket` describes it."""
 
     def _connect(self, connection: Any) -> None:

@@ -16,6 +16,8 @@ from steindamm.checks import printable
 from steindamm.permits import SlotPermit
 
 logger = logging.getLogger("steindamm")
+OPEN_FENCE = 1
+"""The fencing number of a slot that the backend does not know of: below all that storage has seen."""
 LONGEST_JOB = 100
 """Characters of a job's id that its ticket carries."""
 HOST = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64] or "-"
@@ -59,6 +61,9 @@ class Ticket(SlotPermit):
         since: When it got its slot.
         good_until: Until when its lease, or presence, certainly lasts.
         due: When that is to be renewed.
+        lapsed: Called once, from any thread, with the ticket, when its place in line has lapsed because the backend
+            does not answer.
+        given: What it has, or waits for, instead of a slot of its own.
     """
 
     cost = 1.0
@@ -67,6 +72,8 @@ class Ticket(SlotPermit):
     woken = gone = doubts = over = False
     good_until = due = math.inf
     wake: Callable[[], object] | None = None
+    lapsed: Callable[[Ticket], object] | None = None
+    given: Ticket | None = None
     job = ""
     _id = ""
 
@@ -143,6 +150,21 @@ class Ticket(SlotPermit):
             self.since = monotonic()
             self.fence = fence
         return first
+
+    def lapse(self) -> None:
+        """Its place in line has lapsed, and nobody can tell when it has one again."""
+        lapsed, self.lapsed = self.lapsed, None
+        if lapsed is None or self.gone:
+            return
+        try:
+            lapsed(self)
+        except Exception:
+            logger.exception("a waiter could not be told that its place has lapsed")
+
+    def hand_without_backend(self) -> bool:
+        """Hold what its limiter's backend knows nothing of; False where that came too late."""
+        self.good_until = self.due = math.inf
+        return self.hand(OPEN_FENCE)
 
     def hears_truly(self) -> bool:
         """Whether a hand-over that it hears of is for the place that it has.

@@ -12,7 +12,14 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 from steindamm.answers import Answer
 from steindamm.changing import Changing, checked_closure, signed
 from steindamm.checks import checked_number, checked_seconds
-from steindamm.errors import CostAboveCapacityError, MaxSleepExceededError, NoTokensAvailableError, SteindammError
+from steindamm.errors import (
+    CostAboveCapacityError,
+    LimiterUnavailableError,
+    MaxSleepExceededError,
+    NoTokensAvailableError,
+    SteindammError,
+)
+from steindamm.outages import RAISE, checked_on_unavailable
 from steindamm.permits import TokenPermit
 from steindamm.rate import Rate
 from steindamm.rules.bucket import ENDLESS, NEVER_BACK, Decision, Request, Verdict, What
@@ -48,6 +55,7 @@ class TokenBucket(Changing):
         window_start_time: datetime | None = None,
         adapt: Adapt | bool = False,
         group: str | None = None,
+        on_unavailable: Any = RAISE,
         connection: Any = None,
     ) -> None:
         self.settings = BucketSettings(
@@ -66,6 +74,7 @@ class TokenBucket(Changing):
         self._name = self.settings.name
         self._accept = self.settings.max_sleep * SECOND or ENDLESS
         self._set_cost(self.settings.tokens_to_consume)
+        self.on_unavailable = checked_on_unavailable(on_unavailable, self._stand_in_kind())
         self.connection = connection
         self._connect(connection)
 
@@ -105,6 +114,14 @@ class TokenBucket(Changing):
 
     def _connect(self, connection: Any) -> None:
         raise TypeError(f"{type(self).__name__} is no limiter by itself")
+
+    def _stand_in_kind(self) -> type[TokenBucket]:
+        """What can be asked instead of it."""
+        return TokenBucket
+
+    def lets_go(self, error: LimiterUnavailableError) -> bool:
+        """Whether a cost stays unsettled where the backend does not answer, rather than that it is an error."""
+        return False
 
     @property
     def name(self) -> str:

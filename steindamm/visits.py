@@ -34,6 +34,7 @@ class Visit:
     Attributes:
         tickets: By which it is known at the semaphores, by index.
         is_granted: Whether it may start.
+        lapsed: Called when a place in line has lapsed, see `Ticket`.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Visit:
         self.turns = [0.0] * len(limiters) if turns is None else list(turns)
         self.tickets: dict[int, Ticket] = {}
         self.is_granted = False
+        self.lapsed: Callable[[Ticket], object] | None = None
         self._wake = wake
         self._job = job
         self._began = monotonic()
@@ -85,6 +87,7 @@ class Visit:
         ticket = self.tickets.get(index)
         if ticket is None:
             ticket = self.tickets[index] = Ticket(limiter.name, self._wake, self._job)
+            ticket.lapsed = self.lapsed
         return Ask(0.0, self.turns[index], ticket)
 
     def note(self, decision: Decision) -> None:

@@ -28,7 +28,7 @@ LEAST_GUESS = 100_000.0
 WEIGHT = 0.1
 """How much one holding time moves the running mean."""
 LONGEST_WAIT = 366 * 86_400e6
-"""Microseconds: whoever has to wait longer is told to come back then."""
+"""Microseconds: whoever has to wait longer is told to come back then; a number that is older is none of ours."""
 
 
 class Standing(IntEnum):
@@ -286,7 +286,7 @@ def _step_in(
 ) -> Place:
     """To a slot, or to the place in line; one who asks once more stands where it stood."""
     number = _forget(state, asker) or number
-    if not 0 < number <= max(state.arrivals, now):
+    if not max(0.0, now - LONGEST_WAIT) < number <= max(state.arrivals, now):
         number = 0.0
     _forget_away(state, number)
     if asker in state.leases:

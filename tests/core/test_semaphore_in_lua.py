@@ -63,7 +63,7 @@ class Plan(NamedTuple):
 
 
 def entering() -> list[Plan]:
-    numbers = [(None, 0.0), (None, 0.0), (0, 0.0), (1, 0.0), (0, 1.0), (0, 1e17)]
+    numbers = [(None, 0.0), (None, 0.0), (0, 0.0), (1, 0.0), (0, 1.0), (0, 1e17), (0, -1e15)]
     return [
         Plan(What.ENTER, asker, stay, earlier, off_by, slack, 0.0)
         for asker, stay, (earlier, off_by), slack in product(ASKERS, Stay, numbers, [SECOND / 2, SECOND])

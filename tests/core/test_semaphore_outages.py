@@ -48,6 +48,14 @@ class TestAServerThatIsGone:
             assert (error.value.name, error.value.reason) == (semaphore.name, "ConnectionError")
             assert isinstance(error.value.__cause__, redis.exceptions.ConnectionError)
 
+    async def test_is_not_asked_for_ever_about_what_it_may_have_given(self, mortal: Kind, server: Server) -> None:
+        semaphore = mortal(expiry=0.5)
+        server.kill()
+        for ask in (semaphore.acquire, semaphore.try_acquire, semaphore.ask):
+            with pytest.raises(LimiterUnavailableError):
+                await call(ask)
+        await until(lambda: not semaphore.backend.link.watch._watched)
+
     async def test_is_logged_by_whoever_releases(
         self, mortal: Kind, server: Server, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -96,7 +96,7 @@ class RedisSemaphore(Generic[Link]):
     def leave_later(self, ticket: Ticket) -> None:
         """Have given back what a ticket may hold, or wait for, as soon as there is somebody who takes it."""
         self.forget(ticket)
-        ticket.good_until = max(ticket.good_until, monotonic() + self._wire.lease)
+        ticket.good_until = monotonic() + self._wire.lease
         ticket.due = 0.0
         self._link.watch.add(ticket, self)
 
@@ -127,6 +127,11 @@ class RedisSemaphore(Generic[Link]):
     def forget(self, ticket: Ticket) -> None:
         """The ticket stands nowhere any more."""
         ticket.gone = True
+        self._link.watch.remove(ticket)
+        self._link.hearing.tickets.pop(ticket.id, None)
+
+    def forget_place(self, ticket: Ticket) -> None:
+        """The ticket waits for no slot of this semaphore any more; its place at the server has lapsed."""
         self._link.watch.remove(ticket)
         self._link.hearing.tickets.pop(ticket.id, None)
 

@@ -83,8 +83,12 @@ class Watched(Generic[Renewing]):
                 groups[semaphore].append(ticket)
         return groups
 
-    def failed(self, semaphore: Renewing, tickets: Iterable[Ticket]) -> None:
-        """Try again soon. A holder whose lease may be over is told; what nobody uses has then come back by itself."""
+    def failed(self, semaphore: Renewing, tickets: Iterable[Ticket]) -> list[Ticket]:
+        """Try again soon; returns those whose places in line have lapsed.
+
+        A holder whose lease may be over is told; what nobody uses has then come back by itself.
+        """
+        lapsed = []
         now = monotonic()
         for ticket in tickets:
             ticket.due = now + AGAIN
@@ -94,6 +98,9 @@ class Watched(Generic[Renewing]):
                 self.remove(ticket)
             elif ticket.fence:
                 say_lost(semaphore.name, ticket)
+            else:
+                lapsed.append(ticket)
+        return lapsed
 
     def hurry(self) -> None:
         """Those who wait are due now: a hand-over may have been missed."""
@@ -175,7 +182,9 @@ class SyncWatch:
         except Exception as error:  # noqa: BLE001
             say_not_renewed(semaphore.name, error)
             with self._changed:
-                self._watched.failed(semaphore, tickets)
+                lapsed = self._watched.failed(semaphore, tickets)
+            for ticket in lapsed:
+                ticket.lapse()
 
 
 class AsyncWatch:
@@ -224,4 +233,5 @@ class AsyncWatch:
             await semaphore.renew(tickets)
         except Exception as error:  # noqa: BLE001
             say_not_renewed(semaphore.name, error)
-            self._watched.failed(semaphore, tickets)
+            for ticket in self._watched.failed(semaphore, tickets):
+                ticket.lapse()
