@@ -97,6 +97,23 @@ def test_jobs_that_wait_outlast_a_server_that_loses_its_memory(outages: Farm, li
     assert sorted(start.job for start in outages.journal("start", label)) == sorted(early + late)
 
 
+def test_jobs_run_without_the_server_where_their_limiter_lets_them(outages: Farm, limits: Server, label: str) -> None:
+    """Those that stood in line when it died, and those that come later; the slot that it gave is given back."""
+    outages.send("work_without", "slot", f"{label} holder", "sleep", 1)
+    outages.wait_for("start", f"{label} holder")
+    in_line = labels(f"{label} in line", 3)
+    for name in in_line:
+        outages.send("work_without", "slot", name)
+    limits.kill()
+    later = labels(f"{label} later", 5)
+    for name in later:
+        for kind in ("slot", "rate"):
+            outages.send("work_without", kind, name)
+    outages.wait_for("end", label, count=14)
+    starts = sorted(start.job for start in outages.journal("start", label))
+    assert starts == sorted([f"{label} holder", *in_line, *later, *later])
+
+
 def test_a_job_that_may_not_wait_that_long_fails_while_the_server_is_away(
     outages: Farm, limits: Server, label: str
 ) -> None:

@@ -373,6 +373,19 @@ def call_api(self: Any, job: int) -> None:
     record("call", str(job), self.request.retries)
 
 
+optional = {
+    "rate": SyncTokenBucket(
+        "optional", capacity=1, refill_frequency=0.1, max_sleep=0, connection=limits, on_unavailable="allow"
+    ),
+    "slot": SyncSemaphore("optional", capacity=1, expiry=3, connection=limits, on_unavailable="allow"),
+}
+
+
+@app.task(bind=True, base=RateLimitedTask, limiter=lambda kind, *_: optional[kind])
+def work_without(self: Any, kind: str, label: str, how: str = "return", seconds: float = 0) -> str:
+    return do(self, label, how, seconds)
+
+
 @app.task(base=RateLimitedTask, limiter=semaphore("three", 3), ignore_result=True)
 def hold_slot(job: int, seconds: float = 0.1) -> None:
     record("in", str(job))
