@@ -59,6 +59,11 @@ class Semaphore(Changing):
         """What can be asked instead of it."""
         return Semaphore
 
+    @property
+    def uses_without_backend(self) -> int:
+        """How often this process did without the backend, see `on_unavailable`; in memory never."""
+        return 0
+
     def _ticket(self, wake: Callable[[], object] | None = None, job: str | None = None) -> Ticket:
         """One who may have to wait in line."""
         return Ticket(self.settings.name, wake, job)

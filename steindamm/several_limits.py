@@ -87,6 +87,11 @@ class AllOf:
         return self._backend
 
     @property
+    def uses_without_backend(self) -> int:
+        """How often this process did without the backend, see `on_unavailable`; in memory never."""
+        return 0
+
+    @property
     def turns(self) -> int:
         """How many turns a job that waits brings along, of which those that were not given are None."""
         return len(self._asked)

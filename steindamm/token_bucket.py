@@ -119,6 +119,11 @@ class TokenBucket(Changing):
         """What can be asked instead of it."""
         return TokenBucket
 
+    @property
+    def uses_without_backend(self) -> int:
+        """How often this process did without the backend, see `on_unavailable`; in memory never."""
+        return 0
+
     def lets_go(self, error: LimiterUnavailableError) -> bool:
         """Whether a cost stays unsettled where the backend does not answer, rather than that it is an error."""
         return False

@@ -463,7 +463,9 @@ class TestTheArgument:
             with pytest.raises(TypeError, match='on_unavailable must be "raise", "allow" or a '):
                 kind("n", connection=connection, on_unavailable=wrong)
         for right in ("raise", "allow", kind("other")):
-            assert kind("n", connection=connection, on_unavailable=right).on_unavailable is right
+            limiter = kind("n", connection=connection, on_unavailable=right)
+            assert limiter.on_unavailable is right
+            assert limiter.uses_without_backend == all_of(limiter).uses_without_backend == 0
 
     def test_reaches_a_bucket_that_is_made_from_a_rate(self) -> None:
         bucket = SyncTokenBucket.from_rate("5/s", "n", connection="redis://localhost:1/0", on_unavailable="allow")
