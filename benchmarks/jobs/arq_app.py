@@ -8,7 +8,7 @@ import sys
 from arq import Retry, create_pool, func
 from arq.connections import RedisSettings
 
-from benchmarks.jobs import journal
+from benchmarks.jobs import calling, journal
 from benchmarks.jobs.limits_of_jobs import BACKLOG, NEVER_REFUSING
 from steindamm import AsyncTokenBucket
 from steindamm.integrations.arq import rate_limited, rate_limited_worker
@@ -41,6 +41,25 @@ async def retried(ctx, number):
     journal.note(journal.RAN, str(number))
 
 
+@rate_limited(limiter=AsyncTokenBucket(**calling.ADAPTING), throttle_on=calling.NOT_NOW)
+async def told_and_adapts(ctx, number):
+    await asyncio.to_thread(calling.call, number, ctx["job_try"] - 1)
+
+
+@rate_limited(limiter=AsyncTokenBucket(**calling.STEADY), throttle_on=calling.NOT_NOW)
+async def told(ctx, number):
+    await asyncio.to_thread(calling.call, number, ctx["job_try"] - 1)
+
+
+@rate_limited(limiter=AsyncTokenBucket(**calling.STEADY))
+async def untold(ctx, number):
+    """What people write by hand: this job comes back when it was told to, and the others go on."""
+    try:
+        await asyncio.to_thread(calling.call, number, ctx["job_try"] - 1)
+    except calling.NOT_NOW as error:
+        raise Retry(defer=calling.retry_after(error)) from None
+
+
 async def unlimited(ctx, sent):
     journal.note(journal.UNLIMITED, str(sent))
 
@@ -52,7 +71,10 @@ async def count(ctx):
 
 @rate_limited_worker()
 class WorkerSettings:
-    functions = [plain, open_limit, steindamm, func(retried, max_tries=WITHOUT_END), unlimited]  # noqa: RUF012
+    functions = [  # noqa: RUF012
+        plain, open_limit, steindamm, func(retried, max_tries=WITHOUT_END), unlimited,
+        told_and_adapts, told, func(untold, max_tries=WITHOUT_END),
+    ]  # fmt: skip
     redis_settings = RedisSettings.from_dsn(journal.URL)
     on_job_start = count
     max_jobs = 50

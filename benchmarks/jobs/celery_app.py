@@ -8,7 +8,7 @@ from celery import Celery, Task
 from celery.signals import task_received
 from celery_heimdall import HeimdallTask, RateLimit
 
-from benchmarks.jobs import journal
+from benchmarks.jobs import calling, journal
 from benchmarks.jobs.limits_of_jobs import BACKLOG, NEVER_REFUSING, RATE
 from steindamm import SyncTokenBucket
 from steindamm.integrations.celery import RateLimitedTask
@@ -70,13 +70,33 @@ def retried(self: Task, number: int) -> None:
     journal.note(journal.RAN, str(number))
 
 
+@app.task(bind=True, base=RateLimitedTask, limiter=SyncTokenBucket(**calling.ADAPTING), throttle_on=calling.NOT_NOW)
+def told_and_adapts(self: Task, number: int) -> None:
+    calling.call(number, self.request.retries)
+
+
+@app.task(bind=True, base=RateLimitedTask, limiter=SyncTokenBucket(**calling.STEADY), throttle_on=calling.NOT_NOW)
+def told(self: Task, number: int) -> None:
+    calling.call(number, self.request.retries)
+
+
+@app.task(bind=True, base=RateLimitedTask, limiter=SyncTokenBucket(**calling.STEADY), max_retries=None)
+def untold(self: Task, number: int) -> None:
+    """What people write by hand: this job comes back when it was told to, and the others go on."""
+    try:
+        calling.call(number, self.request.retries)
+    except calling.NOT_NOW as error:
+        raise self.retry(countdown=calling.retry_after(error)) from None
+
+
 @app.task
 def unlimited(sent: float) -> None:
     journal.note(journal.UNLIMITED, str(sent))
 
 
 COUNTED = {task.name for task in (steindamm, heimdall, rate_limit, retried)}
-TASKS = {task.name.rsplit(".", 1)[-1]: task for task in (plain, open_limit, steindamm, heimdall, rate_limit, retried)}
+NAMED = plain, open_limit, steindamm, heimdall, rate_limit, retried, told_and_adapts, told, untold
+TASKS = {task.name.rsplit(".", 1)[-1]: task for task in NAMED}
 
 
 def send(kind: str, argument: object) -> None:

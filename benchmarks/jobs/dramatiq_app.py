@@ -6,11 +6,11 @@ import sys
 
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
-from dramatiq.middleware import Middleware
+from dramatiq.middleware import CurrentMessage, Middleware
 from dramatiq.rate_limits import BucketRateLimiter
 from dramatiq.rate_limits.backends import RedisBackend
 
-from benchmarks.jobs import journal
+from benchmarks.jobs import calling, journal
 from benchmarks.jobs.limits_of_jobs import BACKLOG, NEVER_REFUSING, RATE
 from steindamm import SyncTokenBucket
 from steindamm.integrations.dramatiq import RateLimitMiddleware
@@ -30,6 +30,7 @@ class Deliveries(Middleware):
 
 broker = RedisBroker(url=journal.URL)
 broker.middleware.insert(0, Deliveries())
+broker.add_middleware(CurrentMessage())
 broker.add_middleware(RateLimitMiddleware())
 dramatiq.set_broker(broker)
 backlog = SyncTokenBucket.create(**BACKLOG)
@@ -68,6 +69,31 @@ def retried(number: int) -> None:
     if backlog.try_acquire() is None:
         raise dramatiq.errors.Retry(delay=1_000)
     journal.note(journal.RAN, str(number))
+
+
+@dramatiq.actor(limiter=SyncTokenBucket(**calling.ADAPTING), throttle_on=calling.NOT_NOW)
+def told_and_adapts(number: int) -> None:
+    calling.call(number, retries())
+
+
+@dramatiq.actor(limiter=SyncTokenBucket(**calling.STEADY), throttle_on=calling.NOT_NOW)
+def told(number: int) -> None:
+    calling.call(number, retries())
+
+
+@dramatiq.actor(limiter=SyncTokenBucket(**calling.STEADY), **RETRIES)
+def untold(number: int) -> None:
+    """What people write by hand: this job comes back when it was told to, and the others go on."""
+    try:
+        calling.call(number, retries())
+    except calling.NOT_NOW as error:
+        raise dramatiq.errors.Retry(delay=int(1_000 * calling.retry_after(error))) from None
+
+
+def retries() -> int:
+    """Those that this job has spent."""
+    message = CurrentMessage.get_current_message()
+    return message.options.get("retries", 0) if message else 0
 
 
 @dramatiq.actor

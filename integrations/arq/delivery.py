@@ -43,9 +43,11 @@ LITTLE_WAIT = 1.0
 """Seconds that a job whose turn is near may wait in the worker: arq looks into its queue now and then only."""
 LEAD = 0.1
 """Seconds by which a job comes back before its turn, to start neither late nor together with those after it."""
+AHEAD = 0.2
+"""Seconds by which a job is let start ahead. It does not hear of what is changed of the limiter in that time."""
 SHORTEST_WAIT = 0.001
-LONGEST_HOP = 86_400.0
-"""Seconds; who must wait longer is put back more than once."""
+LONGEST_HOP = 900.0
+"""Seconds; who must wait longer is put back more than once, and hears of what was changed meanwhile."""
 AGAIN = 1.0
 """Seconds after which a job that could not be put back asks again."""
 RELEASE_PATIENCE = 1.0
@@ -122,10 +124,10 @@ class Delivery:
 
     async def _decide(self, claim: Claim, booking: Booking, *, has_place: bool) -> Decision:
         patience = self._patience(claim, booking, has_place=has_place)
-        decision = await adecide(self._limit, claim, booking, accept=patience)
-        if isinstance(claim.limiter, AllOf):
+        decision = await adecide(self._limit, claim, booking, accept=min(patience, AHEAD))
+        if not isinstance(claim.limiter, Semaphore):
             return await self._decide_at_its_turn(claim, booking, decision, patience)
-        if isinstance(claim.limiter, Semaphore) and isinstance(decision, Defer) and decision.answer is not None:
+        if isinstance(decision, Defer) and decision.answer is not None:
             booking = booking._replace(limiter=claim.limiter.name, turn=decision.booking.turn)
             if self._stays or decision.wait <= patience:
                 return await self._decide_when_handed(claim, booking, patience)
@@ -134,17 +136,18 @@ class Delivery:
     async def _decide_at_its_turn(
         self, claim: Claim, booking: Booking, decision: Decision, patience: float
     ) -> Decision:
-        """Several limits keep nothing for one who waits in the worker: it asks again when its wait is over."""
+        """A job that waits in the worker asks again when its turn comes, which may have moved meanwhile."""
         give_up = time.monotonic() + patience
+        early = 0.0 if isinstance(claim.limiter, AllOf) else LEAD
         while isinstance(decision, Defer) and decision.answer and time.monotonic() + decision.wait <= give_up:
             try:
-                await asyncio.sleep(decision.wait)
+                await asyncio.sleep(max(0.0, decision.wait - early))
             except BaseException:
                 limiter: Any = claim.limiter
                 await asyncio.shield(in_background(limiter.give_back(decision.answer)))
                 raise
             booking = booking._replace(limiter=claim.limiter.name, turn=decision.booking.turn)
-            decision = await adecide(self._limit, claim, booking, accept=patience)
+            decision = await adecide(self._limit, claim, booking, accept=min(patience, AHEAD))
         return decision
 
     def _patience(self, claim: Claim, booking: Booking, *, has_place: bool) -> float:

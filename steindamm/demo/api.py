@@ -26,10 +26,16 @@ LOG = re.compile(r"GET /log\?from=(\d{1,12}) HTTP/1\.[01]")
 
 
 class Api:
-    """Judges calls as they come, in one thread, by this process's monotonic clock."""
+    """Judges calls as they come, in one thread, by this process's monotonic clock.
 
-    def __init__(self, allowance: Allowance) -> None:
+    Parameters:
+        allowance: What it allows.
+        retry_after: Seconds that it tells those to wait who are beyond; None where it tells nothing.
+    """
+
+    def __init__(self, allowance: Allowance, retry_after: int | None = None) -> None:
         self._allowance = allowance
+        self._retry_after = retry_after
         self._calls: list[Call] = []
         self._began = time.monotonic()
 
@@ -42,7 +48,7 @@ class Api:
             async with asyncio.timeout(HEAD_SECONDS):
                 head = await reader.readuntil(b"\r\n\r\n")
             status, body = await self._answer(head.split(b"\r\n", 1)[0].decode("latin-1"))
-            writer.write(_response(status, body))
+            writer.write(_response(status, body, self._retry_after))
             await writer.drain()
         except (OSError, EOFError, asyncio.LimitOverrunError):
             pass  # the caller went away, or is none of ours
@@ -65,9 +71,11 @@ class Api:
         return status, {"job": job}
 
 
-def _response(status: HTTPStatus, body: object) -> bytes:
+def _response(status: HTTPStatus, body: object, retry_after: int | None) -> bytes:
     content = json.dumps(body).encode()
     head = f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n"
+    if status is HTTPStatus.TOO_MANY_REQUESTS and retry_after is not None:
+        head += f"Retry-After: {retry_after}\r\n"
     return f"{head}Content-Length: {len(content)}\r\nConnection: close\r\n\r\n".encode() + content
 
 
@@ -83,8 +91,10 @@ def main() -> None:
     parser.add_argument("--fd", type=int, required=True, help="the listening socket")
     parser.add_argument("--per-second", type=float, required=True, help="calls it allows in a second")
     parser.add_argument("--burst", type=int, required=True, help="calls it allows at once")
+    parser.add_argument("--retry-after", type=int, help="seconds that it tells those to wait who are beyond")
     options = parser.parse_args()
-    asyncio.run(listen(options.fd, Api(Allowance(options.per_second, options.burst))))
+    api = Api(Allowance(options.per_second, options.burst), options.retry_after)
+    asyncio.run(listen(options.fd, api))
 
 
 if __name__ == "__main__":

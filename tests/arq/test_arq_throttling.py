@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 from arq.worker import func
+from support import refusing_api
 from support.arq_limits import bucket, new_name
 
 from steindamm import AsyncSemaphore, AsyncTokenBucket, MaxSleepExceededError, Throttled, current_permit
@@ -126,3 +128,19 @@ async def test_jobs_settle_their_costs_each_its_own(send: Any, run_until_empty: 
     assert [await job.result(timeout=5) for job in jobs] == [f"{model.name} + {slots.name}"] * 2
     assert await model(101).try_acquire() is None
     assert await model(100).try_acquire() is not None
+
+
+async def test_an_api_that_allows_half_of_the_limit_hardly_ever_has_to_say_no(send: Any, run_until_empty: Any) -> None:
+    tries = set()
+
+    @rate_limited(limiter=AsyncTokenBucket(new_name(), **refusing_api.LIMIT), throttle_on=HTTPError)
+    async def call(ctx: Ctx, url: str, job: int) -> None:
+        tries.add(ctx["job_try"])
+        await asyncio.to_thread(refusing_api.call, url, job)
+
+    with refusing_api.refusing_api() as url:
+        for job in range(refusing_api.JOBS):
+            await send("call", url, job)
+        await run_until_empty(func(call, name="call", max_tries=1))
+        refusing_api.check(refusing_api.calls_of_all(url))
+    assert tries == {1}

@@ -9,15 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 from arq.jobs import Job
+from support.closures import CAPACITY, CLOSED, JOBS, RATE, check_closure, check_override, most_in_a_second
 
-from steindamm import SyncSemaphore
+from steindamm import SyncSemaphore, SyncTokenBucket
 
-RATE, CAPACITY = 50, 5
 LEASE = 2.0
-
-
-def most_in_a_second(moments: list[float]) -> int:
-    return max(sum(first <= moment < first + 1 for moment in moments) for first in moments)
 
 
 def most_at_once(broker: Any) -> int:
@@ -68,6 +64,31 @@ async def test_two_workers_hold_the_limit_and_hold_up_nobody_else(broker: Any, s
     assert sum(broker.deliveries().values()) <= 10 + 2.2 * count
     waits = sorted(entry.at - sent[entry.job] for entry in broker.wait_for("unlimited", 10))
     assert waits[len(waits) // 2] < 1
+
+
+async def test_a_closure_and_an_override_hold_in_all_processes(broker: Any, send: Any, start_workers: Any) -> None:
+    start_workers(2, max_jobs=40)
+    api = SyncTokenBucket("api", capacity=CAPACITY, refill_frequency=1 / RATE, connection=broker.url)
+    loop = asyncio.get_running_loop()
+
+    def send_jobs(first: int, end: int) -> None:
+        for job in range(first, end):
+            asyncio.run_coroutine_threadsafe(send("call_api", job), loop).result()
+
+    def called(first: int, end: int) -> list[float]:
+        assert becomes(lambda: len(moments(first, end)) >= end - first, 20)
+        return moments(first, end)
+
+    def moments(first: int, end: int) -> list[float]:
+        return [call.at for call in broker.journal("call") if first <= int(call.job) < end]
+
+    for job in range(JOBS):
+        await send("call_api", job)
+    await asyncio.to_thread(broker.wait_for, "call", 30)
+    closed_at = float("{}.{:06}".format(*broker.admin.time()))
+    api.close_for(CLOSED)
+    check_closure(await asyncio.to_thread(called, 0, JOBS), closed_at)
+    await asyncio.to_thread(check_override, api, send_jobs, called)
 
 
 async def test_two_workers_share_the_slots(broker: Any, send: Any, start_workers: Any) -> None:

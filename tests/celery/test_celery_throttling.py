@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from celery.exceptions import CeleryError
-from support.celery_workers import PATIENCE
+from support import refusing_api
+from support.celery_workers import PATIENCE, until
+from support.closures import CAPACITY, CLOSED, JOBS, RATE, check_closure, check_override
 
 from steindamm import MaxSleepExceededError, SyncSemaphore, SyncTokenBucket
 
@@ -108,3 +110,35 @@ def test_a_job_knows_the_fence_of_its_slot(farm: Any, label: str) -> None:
 def test_what_lives_in_the_main_process_cant_be_settled_in_another_one(farm: Any) -> None:
     with pytest.raises((TypeError, CeleryError), match="give it a connection"):
         farm.send("use_model_in_memory", 1).get(timeout=PATIENCE)
+
+
+def test_a_closure_and_an_override_hold_in_all_processes(farm: Any, label: str) -> None:
+    limit = [f"{label} api", f"{RATE}/s", CAPACITY]
+    api = SyncTokenBucket.from_rate(limit[1], limit[0], capacity=CAPACITY, connection=farm.limits.url)
+
+    def send(first: int, end: int) -> None:
+        for job in range(first, end):
+            farm.send("call_server", limit, f"{label} {job}.")
+
+    def called(first: int, end: int) -> list[float]:
+        until(lambda: len(moments(first, end)) >= end - first)
+        return moments(first, end)
+
+    def moments(first: int, end: int) -> list[float]:
+        jobs = {f"{label} {job}." for job in range(first, end)}
+        return [start.at for start in farm.journal("start", label) if start.job in jobs]
+
+    send(0, JOBS)
+    farm.wait_for("start", label, 30)
+    closed_at = farm.now()
+    api.close_for(CLOSED)
+    check_closure(called(0, JOBS), closed_at)
+    check_override(api, send, called)
+
+
+def test_an_api_that_allows_half_of_the_limit_hardly_ever_has_to_say_no(farm: Any, label: str) -> None:
+    with refusing_api.refusing_api() as url:
+        for job in range(refusing_api.JOBS):
+            farm.send("call_over_http", label, url, job)
+        refusing_api.check(refusing_api.calls_of_all(url))
+        assert {entry.more[0] for entry in farm.wait_for("answered", label, refusing_api.JOBS)} == {"0"}

@@ -7,12 +7,14 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.error import HTTPError
 
 import dramatiq
 import pytest
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.results import ResultFailure
 from dramatiq.results.backends import StubBackend
+from support import refusing_api
 
 from steindamm import SyncSemaphore, SyncTokenBucket, Throttled, current_permit
 from steindamm.integrations.dramatiq import LimitOptionError, RateLimitMiddleware
@@ -144,3 +146,18 @@ def test_jobs_settle_their_costs(broker: StubBroker, start_worker: StartWorker, 
     broker.join("default", timeout=PATIENCE)
     assert model(101).try_acquire() is None
     assert model(100).try_acquire() is not None
+
+
+def test_an_api_that_allows_half_of_the_limit_hardly_ever_has_to_say_no(
+    broker: StubBroker, start_worker: StartWorker, name: str
+) -> None:
+    limiter = SyncTokenBucket(name, **refusing_api.LIMIT)
+    options = {"limiter": limiter, "throttle_on": HTTPError, "max_retries": 0}
+    actor = dramatiq.actor(refusing_api.call, broker=broker, actor_name=name, **options)
+    with refusing_api.refusing_api() as url:
+        for job in range(refusing_api.JOBS):
+            actor.send(url, job)
+        start_worker(threads=8)
+        refusing_api.check(refusing_api.calls_of_all(url))
+        broker.join("default", timeout=PATIENCE)
+    assert not broker.dead_letters

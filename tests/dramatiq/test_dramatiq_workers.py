@@ -13,13 +13,14 @@ import pytest
 from dramatiq.middleware import GroupCallbacks
 from dramatiq.rate_limits.backends import RedisBackend as RedisBarriers
 from dramatiq.results.backends import RedisBackend
+from support.closures import CAPACITY, CLOSED, JOBS, RATE, check_closure, check_override
 from support.dramatiq_workers import Workers, most_in
 from support.servers import Server, valkey_binary
 
-from steindamm import SyncSemaphore
+from steindamm import SyncSemaphore, SyncTokenBucket
 
-JOBS = 150
-"""At 50 a second, with 5 at once."""
+LIMITED = 150
+"""Jobs, at 50 a second, with 5 at once."""
 
 
 @pytest.fixture(scope="module")
@@ -40,24 +41,46 @@ def workers(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def test_limited_jobs_keep_the_limit_use_it_and_hold_up_nobody(workers: Workers) -> None:
-    for job in range(JOBS):
+    for job in range(LIMITED):
         workers.send("call_api", job)
     began = time.monotonic()
     while time.monotonic() < began + 2.0:
         workers.send("unlimited", time.time())
         time.sleep(0.1)
-    workers.wait_for(lambda: len(workers.ended("call_api")) >= JOBS, "end of the jobs")
+    workers.wait_for(lambda: len(workers.ended("call_api")) >= LIMITED, "end of the jobs")
     called = workers.of("called")
-    assert sorted(int(line.says[0]) for line in called) == list(range(JOBS))
+    assert sorted(int(line.says[0]) for line in called) == list(range(LIMITED))
     times = [line.at for line in called]
     assert most_in(times, 1.0) <= 5 + 50 + 3
-    assert max(times) - min(times) < 1.5 * (JOBS - 5) / 50
+    assert max(times) - min(times) < 1.5 * (LIMITED - 5) / 50
     ended = workers.ended("call_api")
-    assert sum(1 + job.deferrals for job in ended) <= 2.1 * JOBS
+    assert sum(1 + job.deferrals for job in ended) <= 2.1 * LIMITED
     assert {(job.retries, job.queue) for job in ended} == {(0, "default")}
     late = sorted(line.at - float(line.says[0]) for line in workers.of("unlimited"))
     assert late[len(late) // 2] < 0.5
     assert "was skipped" not in workers.output()
+
+
+def test_a_closure_and_an_override_hold_in_all_processes(workers: Workers, server: Server) -> None:
+    api = SyncTokenBucket("live", capacity=CAPACITY, refill_frequency=1 / RATE, connection=server.url)
+
+    def send(first: int, end: int) -> None:
+        for job in range(first, end):
+            workers.send("call_live", job)
+
+    def called(first: int, end: int) -> list[float]:
+        workers.wait_for(lambda: len(moments(first, end)) >= end - first, f"calls of {end - first} jobs")
+        return moments(first, end)
+
+    def moments(first: int, end: int) -> list[float]:
+        return [line.at for line in workers.of("live") if first <= int(line.says[0]) < end]
+
+    send(0, JOBS)
+    called(0, 30)
+    seconds, microseconds = server.admin.time()
+    api.close_for(CLOSED)
+    check_closure(called(0, JOBS), seconds + microseconds / 1e6)
+    check_override(api, send, called)
 
 
 def test_one_of_the_processes_warns_of_a_limiter_in_memory(workers: Workers) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from typing import Any
+from urllib.error import HTTPError
 
 import redis
 from celery import Celery, Task
@@ -16,6 +17,7 @@ from celery.worker.request import Request
 
 from steindamm import SyncSemaphore, SyncTokenBucket, Throttled, current_permit
 from steindamm.integrations.celery import RateLimitedTask
+from support import refusing_api
 
 BROKER = os.environ["STEINDAMM_TEST_BROKER"]
 LIMITS = os.environ["STEINDAMM_TEST_LIMITS"]
@@ -313,6 +315,21 @@ def show_fence(limit: Any) -> int:
 @app.task(base=RateLimitedTask, limiter=SyncTokenBucket("model, in memory"))
 def use_model_in_memory(actual: float) -> None:
     current_permit().settle(actual)
+
+
+@functools.cache
+def adapting(name: str) -> SyncTokenBucket:
+    return SyncTokenBucket(name, connection=limits, **refusing_api.LIMIT)
+
+
+def adapting_of(name: str, *_: Any) -> SyncTokenBucket:
+    return adapting(name)
+
+
+@app.task(bind=True, base=RateLimitedTask, limiter=adapting_of, throttle_on=HTTPError, max_retries=0)
+def call_over_http(self: Any, name: str, url: str, job: int) -> None:
+    refusing_api.call(url, job)
+    record("answered", f"{name} {job}", self.request.retries)
 
 
 def pass_inside(task: Any, label: str, name: str, seconds: float) -> str:

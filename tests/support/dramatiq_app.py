@@ -103,6 +103,11 @@ def call_api(job: int) -> None:
     record("called", job)
 
 
+@dramatiq.actor(limiter=bucket("live", "50/s", 5))
+def call_live(job: int) -> None:
+    record("live", job)
+
+
 @dramatiq.actor(limiter=bucket("outage", "20/s", 5))
 def call_through_outage(job: int) -> None:
     record("called", job)
