@@ -216,6 +216,13 @@ class Turns:
                 for sleeper in self._sleepers:
                     sleeper.moved()
 
+    def telling(self, requests: list[Request]) -> list[Request]:
+        """Requests of which the first tells the last turn outstanding here: the bucket may have been forgotten."""
+        last = self._sleepers[-1:]
+        if not last or last[0].is_booked or requests[0].what is not What.TAKE:
+            return requests
+        return [requests[0]._replace(turn=last[0].turn), *requests[1:]]
+
     def left_to(self, sleeper: Sleeper) -> float:
         """Seconds that it may sleep on; 0 where its turn has come, or must be looked at."""
         if sleeper.changed != self.changed:

@@ -50,7 +50,7 @@ def lost(asked: Iterable[str], runs: Iterable[Execution]) -> set[str]:
 def repeated(runs: Sequence[Execution], history: History) -> tuple[list[Execution], list[Execution]]:
     """The runs beyond the first of each job: those that a kill explains, and those that are our own doing."""
     hands = defaultdict(list)
-    for event in history.of("start", "end", "deferred"):
+    for event in history.of("taken", "start", "end", "deferred"):
         hands[event.who].append(event)
     of_job: dict[str, list[Execution]] = defaultdict(list)
     for run in sorted(runs):

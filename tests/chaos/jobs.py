@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
+import random
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from chaos.farms import FARMS, WORKERS, Farm
 from chaos.history import History
 from chaos.plain import LATE, Pulse
 from chaos.scenes import wait_until
+from chaos.table import Row
 
 STARTING, HOLDING = 600, 300
 """Jobs a round: at the bucket, and at the semaphore."""
@@ -22,6 +23,8 @@ BEGIN = 0.2
 """The share of the jobs that have started when the fault begins."""
 PATIENCE = 60.0
 """Seconds in which all jobs of a round must be done."""
+SECOND_RUNS = 1.0
+"""Seconds for which second runs are waited for, when all jobs are done."""
 
 
 def nothing(_: Farm) -> None:
@@ -42,16 +45,10 @@ def kill_child(farm: Farm) -> None:
 
 
 def deploy(farm: Farm) -> None:
-    """SIGTERM for one worker after the other, each replaced when it has ended."""
+    """SIGTERM for one worker after the other; others are started, and take over when they are ready."""
     for worker in farm.living:
         farm.start()
-        farm.wait_until_ready()
         worker.end()
-
-
-def with_server(fault: Callable[[Any], None]) -> Callable[[Farm], None]:
-    """What is done to the limits' server."""
-    return fault
 
 
 class Fault(NamedTuple):
@@ -75,93 +72,59 @@ FAULTS = [
 ]
 
 
-class Outcome(NamedTuple):
-    """What came of a round.
-
-    Parameters:
-        fault: Its name.
-        jobs: How many there were.
-        lost: Those that never ran to their end.
-        redelivered: Runs beyond the first that a kill explains.
-        doubled: Those that nothing explains.
-        starts_over, slots_over: By how much the limits were exceeded at most.
-        deliveries: Deferrals and starts a job.
-        recovery: Seconds until starts, and holds, were at their usual rate again; None for never.
-        done: Seconds from the fault's end until the last job was done.
-        late: Seconds by which the machine itself was late.
-    """
-
-    fault: str
-    jobs: int
-    lost: set[str]
-    redelivered: int
-    doubled: list[Any]
-    starts_over: float
-    slots_over: int
-    deliveries: float
-    recovery: tuple[float | None, float | None]
-    done: float
-    late: float
-
-
-def run(farm: Farm, fault: Fault, round_: int, starting: int = STARTING, holding: int = HOLDING) -> Outcome:
+def run(farm: Farm, fault: Fault, round_: int, starting: int = STARTING, holding: int = HOLDING) -> Row:
     """Send jobs, do it to their workers, and look at what became of them."""
-    jobs = [(kind, round_, f"{kind}-{round_}-{n}") for kind, count in (("rate", starting), ("slot", holding)) for n in range(count)]
+    numbers = [("rate", number) for number in range(starting)] + [("slot", number) for number in range(holding)]
+    jobs = [(kind, round_, f"{kind}-{round_}-{number}") for kind, number in numbers]
+    random.shuffle(jobs)
     names = {who for _, _, who in jobs}
 
-    def of_round(*kinds: str) -> list[Any]:
-        return [event for event in farm.journal.events() if event.what in kinds and event.who in names]
+    def have(what: str) -> int:
+        return len({event.who for event in farm.journal.events() if event.what == what} & names)
 
     with Pulse() as pulse:
-        farm.send(sorted(jobs, key=lambda job: int(job[2].rpartition("-")[2])))
-        wait_until(lambda: len(of_round("start")) >= BEGIN * len(jobs), "hardly any job starts", PATIENCE)
+        farm.send(jobs)
+        wait_until(lambda: have("start") >= BEGIN * len(jobs), "hardly any job starts", PATIENCE)
         begins = time.monotonic()
         fault.inject(farm)
         over = time.monotonic()
-        deadline = over + PATIENCE
-        while len({event.who for event in of_round("end")}) < len(jobs) and time.monotonic() < deadline:
+        while have("end") < len(jobs) and time.monotonic() < over + PATIENCE:
             time.sleep(0.2)
-        time.sleep(1)
+        time.sleep(SECOND_RUNS)
     farm.wait_until_ready()
     return outcome(fault, History(farm.journal.events()), names, round_, begins, over, pulse.late)
 
 
 def outcome(
     fault: Fault, history: History, names: set[str], round_: int, begins: float, over: float, late: float
-) -> Outcome:
+) -> Row:
+    """What came of it."""
     rate, slot = (history.executions(f"{kind}-{round_}-") for kind in ("rate", "slot"))
-    runs = [*rate, *slot]
-    explained, ours = checker.repeated(runs, history)
-    deferred = sum(event.who in names for event in history.of("deferred"))
+    explained, ours = checker.repeated([*rate, *slot], history)
     usual = sum(begins - 1 <= hold.start < begins for hold in slot)
-    return Outcome(
+    return Row(
         fault.name,
         len(names),
-        checker.lost(names, runs),
+        len(checker.lost(names, [*rate, *slot])),
+        len(ours),
         len(explained),
-        ours,
         checker.starts_over_limit([run.start for run in rate], CAPACITY, RATE, LATE + late),
         checker.slots_over_limit(slot, SLOTS),
-        (deferred + len(runs)) / len(names),
+        (CAPACITY, SLOTS) if fault.forgets else (0, 0),
         (
             checker.recovery([run.start for run in rate], over, RATE),
             checker.recovery([hold.start for hold in slot], over, usual),
         ),
-        max(run.end or 0.0 for run in runs) - over,
         late,
     )
 
 
-def run_all(queue: str, words: list[str]) -> None:
+def play(queue: str, words: Sequence[str], **counts: int) -> Iterator[Row]:
+    """One fault after the other, at the same workers."""
     with tempfile.TemporaryDirectory() as folder, FARMS[queue](Path(folder)) as farm:
         for _ in range(WORKERS):
             farm.start()
         farm.wait_until_ready()
         for round_, fault in enumerate(FAULTS):
             if queue in fault.queues and (not words or any(word in fault.name for word in words)):
-                print(run(farm, fault, round_), flush=True)
-        farm.journal.folder.joinpath("workers.log").rename(f"/tmp/hc_{queue}.log")
-
-
-if __name__ == "__main__":
-    run_all(sys.argv[1], sys.argv[2:])
+                yield run(farm, fault, round_, **counts)

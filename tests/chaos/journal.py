@@ -16,7 +16,8 @@ class Event(NamedTuple):
 
     Parameters:
         at: When, in seconds on the machine's monotonic clock.
-        what: ``asks``, ``start``, ``end``, ``lost``, ``told``, ``surprise``, ``deferred``; of processes ``killed``,
+        what: Of calls ``asks``, ``start``, ``end``, ``lost`` (the lease), ``told`` (that the limiter is unavailable),
+            ``surprise`` (another error); of jobs ``taken``, ``deferred``; of processes ``ready``, ``killed``,
             ``stopped``; of a fault ``begins``, ``over``.
         who: The call, or the job.
         pid: The process in which it happened, or which it happened to.

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -16,6 +16,7 @@ from chaos import callers, checker, faults, scenes
 from chaos.history import History
 from chaos.journal import Journal
 from chaos.scenes import Scene, wait_until
+from chaos.table import Row
 
 TESTS = Path(__file__).parents[1]
 PATIENCE = 15.0
@@ -66,33 +67,6 @@ FAULTS = [
 ]
 
 
-class Outcome(NamedTuple):
-    """What came of it.
-
-    Parameters:
-        fault: Its name.
-        calls: How many calls there were.
-        lost: Calls that got no answer at all.
-        surprises: Errors that are not ours.
-        told: How often callers were told that the limiter is unavailable.
-        starts_over, slots_over: By how much the limits were exceeded at most.
-        bound: Starts by which the limit may be exceeded, where the server lost its memory.
-        recovery: Seconds until starts, and holds, were at their usual rate again; None for never.
-        late: Seconds by which the machine itself was late.
-    """
-
-    fault: str
-    calls: int
-    lost: set[str]
-    surprises: list[str]
-    told: int
-    starts_over: float
-    slots_over: int
-    forgot: bool
-    recovery: tuple[float | None, float | None]
-    late: float
-
-
 class Pulse:
     """Measures by how much the machine is late with what is due, while others use it, too."""
 
@@ -115,7 +89,7 @@ class Pulse:
         self._thread.join()
 
 
-def run(fault: Fault, ways: Iterable[str] = ("sync", "async", "sync", "async")) -> Outcome:
+def run(fault: Fault, ways: Iterable[str] = ("sync", "async", "sync", "async")) -> Row:
     """Let callers work, do it to them, and look at what they did."""
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder))
@@ -149,22 +123,23 @@ def end(processes: list[subprocess.Popen[bytes]], seconds: float) -> None:
         time.sleep(0.05)
 
 
-def outcome(fault: Fault, history: History, late: float) -> Outcome:
+def outcome(fault: Fault, history: History, late: float) -> Row:
+    """What came of it."""
     begins, over = history.when("begins"), history.when("over")
     assert begins is not None
     assert over is not None
     starts = [run.start for run in history.executions("rate")]
     holds = history.executions("slot")
     usual = sum(begins - 1 <= hold.start < begins for hold in holds)
-    return Outcome(
+    return Row(
         fault.name,
         len(history.of("asks")),
-        checker.unanswered(history, ""),
-        [event.more for event in history.of("surprise")],
+        len(checker.unanswered(history, "")),
+        len(history.of("surprise")),
         len(history.of("told")),
         checker.starts_over_limit(starts, callers.CAPACITY, callers.RATE, LATE + late),
         checker.slots_over_limit(holds, callers.SLOTS),
-        fault.forgets,
+        (callers.CAPACITY, callers.SLOTS) if fault.forgets else (0, 0),
         (
             checker.recovery(starts, over, callers.RATE),
             checker.recovery([hold.start for hold in holds], over, usual),
@@ -173,7 +148,8 @@ def outcome(fault: Fault, history: History, late: float) -> Outcome:
     )
 
 
-if __name__ == "__main__":
-    for each in FAULTS:
-        if not sys.argv[1:] or any(word in each.name for word in sys.argv[1:]):
-            print(run(each), flush=True)
+def play(_: str, words: Sequence[str]) -> Iterator[Row]:
+    """One fault after the other."""
+    for fault in FAULTS:
+        if not words or any(word in fault.name for word in words):
+            yield run(fault)

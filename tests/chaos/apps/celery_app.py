@@ -27,7 +27,7 @@ app.conf.update(
     task_ignore_result=True,
     worker_cancel_long_running_tasks_on_connection_loss=False,
 )
-limits = redis.Redis.from_url(LIMITS, socket_timeout=1, socket_connect_timeout=1) if LIMITS else None
+limits = redis.Redis.from_url(LIMITS, socket_timeout=1, socket_connect_timeout=1)
 note_deferrals("celery")
 
 

@@ -14,8 +14,8 @@ RATE, CAPACITY = 100.0, 10
 SLOTS, LEASE, HOLDS = 4, 3.0, 0.05
 """How many hold a slot, for how many seconds without renewal, and for how many they hold it."""
 
-BROKER = os.environ.get("CHAOS_BROKER", "")
-LIMITS = os.environ.get("CHAOS_LIMITS", "")
+BROKER = os.environ.get("CHAOS_BROKER", "redis://")
+LIMITS = os.environ.get("CHAOS_LIMITS", "redis://")
 journal = Journal(Path(os.environ.get("CHAOS_JOURNAL", "")))
 
 
