@@ -165,7 +165,7 @@ class TokenBucket(Changing):
         self._try = Request(What.TAKE, cost, 0.0)
 
     def _coming_back(self, sleeper: Sleeper, slept: float) -> Request:
-        """The request of one whose turn has come, who has slept so many seconds; the pace may let it wait a little more."""
+        """The request of one whose turn has come, after so many seconds; the pace may let it wait a little more."""
         accept = max(0.0, self._accept - slept * SECOND) + A_LITTLE
         return Request(What.COME_BACK, self._cost, accept, turn=sleeper.turn)
 

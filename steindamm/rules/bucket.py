@@ -31,7 +31,7 @@ DUST = 1e-9
 
 ROUNDING = 1.0
 """Microseconds by which a turn that was told in whole ones may be off."""
-YOUNG = 100
+YOUNG = 10
 """Requests that a bucket has decided on, below which its backend may just have lost an older one."""
 REMEMBERED = 60e6
 """Microseconds; turns that are further away are not believed to have been lost with a backend's memory."""

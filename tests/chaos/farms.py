@@ -11,9 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from support.servers import Server, valkey_binary
+
 from chaos.journal import Journal
 from chaos.scenes import wait_until
-from support.servers import Server, valkey_binary
 
 TESTS = Path(__file__).parents[1]
 WORKERS = 3

@@ -65,9 +65,8 @@ class History:
             elif begun := running.pop(key, None):
                 end = self._stopped_between(begun, event) if event.what == "lost" else event.at
                 runs.append(Execution(begun.at, event.who, event.pid, end, event.what == "end"))
-        for begun in running.values():
-            runs.append(Execution(begun.at, begun.who, begun.pid, self.killed_at(begun.pid), is_whole=False))
-        return sorted(runs)
+        cut = (Execution(at, who, pid, self.killed_at(pid), is_whole=False) for at, _, who, pid, _ in running.values())
+        return sorted([*runs, *cut])
 
     def _stopped_between(self, begun: Event, lost: Event) -> float:
         """When a run whose lease is lost ended: with the stop of its process, if that was what lost it."""

@@ -8,10 +8,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from chaos.journal import Journal
-from chaos.proxy import Proxy
 from redis.crc import key_slot
 from support.servers import HOST, PATIENCE, Cluster, Server, free_port, valkey_binary
+
+from chaos.journal import Journal
+from chaos.proxy import Proxy
 
 PROCESSES = 4
 GROUP = "chaos"
@@ -78,11 +79,11 @@ def with_a_replica(journal: Journal, folder: Path) -> Iterator[Scene]:
     """A server, and one that follows it."""
     home = folder / "replica"
     home.mkdir()
-    with alone(journal, folder, "repl-diskless-sync-delay 0") as scene:
-        with Server(valkey_binary(), home, "repl-diskless-sync-delay 0") as replica:
-            scene.replica = replica
-            follow(replica, scene.server)
-            yield scene
+    option = "repl-diskless-sync-delay 0"
+    with alone(journal, folder, option) as scene, Server(valkey_binary(), home, option) as replica:
+        scene.replica = replica
+        follow(replica, scene.server)
+        yield scene
 
 
 def follow(replica: Server, leader: Server) -> None:

@@ -6,11 +6,12 @@ import random
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from chaos import checker
 from chaos.history import Execution, History
 from chaos.journal import Event, Journal
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def over_by_looking_at_every_window(starts: list[float], capacity: float, rate: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from chaos import jobs
 
 SHORT = {"celery": "pool processes killed", "dramatiq": "worker killed", "arq": "CLIENT KILL"}

@@ -1,4 +1,4 @@
-"""Plain callers while something fails: the short form of ``make chaos``, and what the checker makes of others' limiters."""
+"""Plain callers while something fails: the short form of ``make chaos``; and limiters that are found out."""
 
 from __future__ import annotations
 
@@ -36,4 +36,4 @@ def test_nothing_is_lost_and_nothing_over_the_limit() -> None:
 def test_limiters_that_are_no_good_are_found_out() -> None:
     row = plain.run(Fault("killed, and forgotten", kill_and_forget, 1), NAIVE)
     assert row.starts_over > 10
-    assert row.slots_over > 1
+    assert row.slots_over >= 1
