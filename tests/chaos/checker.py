@@ -47,6 +47,12 @@ def lost(asked: Iterable[str], runs: Iterable[Execution]) -> set[str]:
     return set(asked) - {run.who for run in runs if run.is_whole}
 
 
+def swallowed(asked: Iterable[str], history: History) -> set[str]:
+    """Jobs that nobody ever had, of a queue whose worker was killed: they were lost on the way to it."""
+    seen = {event.who for event in history.events}
+    return set(asked) - seen if history.of("killed") else set()
+
+
 def repeated(runs: Sequence[Execution], history: History) -> tuple[list[Execution], list[Execution]]:
     """The runs beyond the first of each job: those that a kill explains, and those that are our own doing."""
     hands = defaultdict(list)

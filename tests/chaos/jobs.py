@@ -102,10 +102,11 @@ def outcome(
     rate, slot = (history.executions(f"{kind}-{round_}-") for kind in ("rate", "slot"))
     explained, ours = checker.repeated([*rate, *slot], history)
     usual = sum(begins - 1 <= hold.start < begins for hold in slot)
+    swallowed = checker.swallowed(names, history)
     return Row(
         fault.name,
         len(names),
-        len(checker.lost(names, [*rate, *slot])),
+        len(checker.lost(names - swallowed, [*rate, *slot])),
         len(ours),
         len(explained),
         checker.starts_over_limit([run.start for run in rate], CAPACITY, RATE, LATE + late),
@@ -116,6 +117,7 @@ def outcome(
             checker.recovery([hold.start for hold in slot], over, usual),
         ),
         late,
+        len(swallowed),
     )
 
 

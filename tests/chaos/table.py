@@ -21,6 +21,7 @@ class Row(NamedTuple):
         bound: Starts, and slots, by which they may be exceeded by this fault.
         recovery: Seconds until starts, and holds, came at their usual rate again; None where the work was done before.
         late: Seconds by which the machine itself was late, which is allowed for.
+        swallowed: Jobs that the queue's transport lost on their way to a worker that was killed.
     """
 
     fault: str
@@ -33,6 +34,7 @@ class Row(NamedTuple):
     bound: tuple[float, int]
     recovery: tuple[float | None, float | None]
     late: float
+    swallowed: int = 0
 
     @property
     def is_right(self) -> bool:
@@ -42,12 +44,12 @@ class Row(NamedTuple):
 
 
 PLAIN = "fault", "calls", "lost", "surprises", "told", "starts over", "slots over", "recovery", "late"
-JOBS = "fault", "jobs", "lost", "doubled by us", "redelivered", "starts over", "slots over", "recovery", "late"
+JOBS = "fault", "jobs", "lost", "doubled by us", "redelivered", "starts over", "slots over", "recovery", "late", "swallowed"
 
 
 def table(title: str, heads: Sequence[str], rows: Sequence[Row]) -> str:
     """The rows as text."""
-    lines = [list(heads), *map(cells, rows)]
+    lines = [list(heads), *(cells(row)[: len(heads)] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
     texts = ["  ".join(_aligned(cell, width) for cell, width in zip(line, widths, strict=True)) for line in lines]
     return "\n".join([title, *texts])
@@ -70,4 +72,5 @@ def cells(row: Row) -> list[str]:
         f"{row.slots_over}" + (f" of {slots}" if slots else ""),
         " / ".join("-" if seconds is None else f"{seconds:.1f} s" for seconds in row.recovery),
         f"{row.late:.2f} s",
+        str(row.swallowed),
     ]

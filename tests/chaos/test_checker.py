@@ -80,6 +80,12 @@ def test_a_job_that_never_ends_is_lost() -> None:
     assert checker.lost(["a", "b", "c"], history.executions()) == {"b", "c"}
 
 
+def test_a_job_that_nobody_ever_had_was_lost_by_the_queue_if_a_worker_was_killed() -> None:
+    taken, killed = event(0, "taken", "a"), event(1, "killed", "")
+    assert checker.swallowed(["a", "b"], History([taken, killed])) == {"b"}
+    assert checker.swallowed(["a", "b"], History([taken])) == set()
+
+
 def test_the_hold_of_one_who_was_stopped_until_its_lease_was_over_ended_with_the_stop() -> None:
     events = [event(0, "start"), event(1, "stopped", ""), event(5, "lost")]
     assert [run.end for run in History(events).executions()] == [1]

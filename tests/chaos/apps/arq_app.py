@@ -35,11 +35,16 @@ async def say_ready(ctx: dict[str, Any]) -> None:
     journal.write("ready")
 
 
+async def note_delivery(ctx: dict[str, Any]) -> None:
+    journal.write("taken", ctx["job_id"])
+
+
 @rate_limited_worker()
 class WorkerSettings:
     functions = (work,)
     redis_settings = RedisSettings.from_dsn(BROKER)
     on_startup = say_ready
+    on_job_start = note_delivery
     max_jobs = 100
     poll_delay = 0.05
     job_timeout = 3

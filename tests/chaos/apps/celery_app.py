@@ -8,7 +8,7 @@ from typing import Any
 
 import redis
 from celery import Celery
-from celery.signals import worker_ready
+from celery.signals import before_task_publish, task_received, worker_ready
 
 from chaos.apps.limits import BROKER, HOLDS, LIMITS, journal, note_deferrals, terms_of
 from steindamm import SyncSemaphore, SyncTokenBucket
@@ -34,6 +34,16 @@ note_deferrals("celery")
 @worker_ready.connect
 def say_ready(**_: Any) -> None:
     journal.write("ready")
+
+
+@task_received.connect
+def note_delivery(request: Any, **_: Any) -> None:
+    journal.write("taken", request.id)
+
+
+@before_task_publish.connect
+def note_copy(headers: dict[str, Any], **_: Any) -> None:
+    journal.write("taken", headers["id"])
 
 
 @cache
