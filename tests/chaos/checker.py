@@ -54,7 +54,7 @@ def swallowed(asked: Iterable[str], history: History) -> set[str]:
 
 
 def repeated(runs: Sequence[Execution], history: History) -> tuple[list[Execution], list[Execution]]:
-    """The runs beyond the first of each job: those that a kill explains, and those that are our own doing."""
+    """The runs beyond the first of each job: those that the queue owes, and those that are our own doing."""
     hands = defaultdict(list)
     for event in history.of("taken", "start", "end", "deferred"):
         hands[event.who].append(event)
@@ -63,11 +63,11 @@ def repeated(runs: Sequence[Execution], history: History) -> tuple[list[Executio
         of_job[run.who].append(run)
 
     def is_explained(run: Execution, earlier: list[Execution]) -> bool:
-        """Whether a process was killed before that had not yet ended this job, or not yet acknowledged it."""
-        cut = [before.end for before in earlier if not before.is_whole and history.killed_at(before.pid) == before.end]
+        """Whether the queue cut it short, or its process was killed before it ended, or before that was acknowledged."""
         kills = ((event.at, history.killed_at(event.pid)) for event in hands[run.who])
-        unsaid = [killed for at, killed in kills if killed is not None and 0 <= killed - at < ACKNOWLEDGED]
-        return any(killed is not None and killed < run.start for killed in (*cut, *unsaid))
+        return any(before.how in {"killed", "cut"} for before in earlier) or any(
+            killed is not None and 0 <= killed - at < ACKNOWLEDGED and killed < run.start for at, killed in kills
+        )
 
     again = [(run, runs_of[:n]) for runs_of in of_job.values() for n, run in enumerate(runs_of) if n]
     explained = [run for run, earlier in again if is_explained(run, earlier)]

@@ -16,16 +16,21 @@ class Execution(NamedTuple):
         start: When it began.
         who: What ran.
         pid: Where.
-        end: When it ended, was told that its lease is lost, or its process was killed; where that was stopped
-            and the lease is lost, when it was stopped. None where nothing is known.
-        is_whole: Whether it ran to its end.
+        end: When it ended, in whatever way; where its lease is lost because its process was stopped, with the stop.
+            None where nothing is known.
+        how: ``end``; ``lost``, its lease; ``cut`` by the queue, which runs it again; ``killed``; or nothing.
     """
 
     start: float
     who: str
     pid: int
     end: float | None
-    is_whole: bool
+    how: str
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it ran to its end."""
+        return self.how == "end"
 
 
 class History:
@@ -58,15 +63,18 @@ class History:
         """All runs of those whose names begin so, in the order of their starts."""
         running: dict[tuple[str, int], Event] = {}
         runs = []
-        for event in self.of("start", "end", "lost", prefix=prefix):
+        for event in self.of("start", "end", "lost", "cut", prefix=prefix):
             key = event.who, event.pid
             if event.what == "start":
                 running[key] = event
             elif begun := running.pop(key, None):
                 end = self._stopped_between(begun, event) if event.what == "lost" else event.at
-                runs.append(Execution(begun.at, event.who, event.pid, end, event.what == "end"))
-        cut = (Execution(at, who, pid, self.killed_at(pid), is_whole=False) for at, _, who, pid, _ in running.values())
-        return sorted([*runs, *cut])
+                runs.append(Execution(begun.at, event.who, event.pid, end, event.what))
+        return sorted([*runs, *map(self._without_end, running.values())])
+
+    def _without_end(self, begun: Event) -> Execution:
+        killed_at = self.killed_at(begun.pid)
+        return Execution(begun.at, begun.who, begun.pid, killed_at, "" if killed_at is None else "killed")
 
     def _stopped_between(self, begun: Event, lost: Event) -> float:
         """When a run whose lease is lost ended: with the stop of its process, if that was what lost it."""

@@ -44,7 +44,18 @@ class Row(NamedTuple):
 
 
 PLAIN = "fault", "calls", "lost", "surprises", "told", "starts over", "slots over", "recovery", "late"
-JOBS = "fault", "jobs", "lost", "doubled by us", "redelivered", "starts over", "slots over", "recovery", "late", "swallowed"
+JOBS = (
+    "fault",
+    "jobs",
+    "lost",
+    "doubled by us",
+    "redelivered",
+    "starts over",
+    "slots over",
+    "recovery",
+    "late",
+    "swallowed",
+)
 
 
 def table(title: str, heads: Sequence[str], rows: Sequence[Row]) -> str:

@@ -43,7 +43,7 @@ def test_starts_that_may_be_late_bunch_up_by_so_much() -> None:
 
 
 def hold(start: float, end: float | None) -> Execution:
-    return Execution(start, "slot", 1, end, is_whole=True)
+    return Execution(start, "slot", 1, end, "end")
 
 
 def test_a_slot_too_many_is_found_whenever_it_is_held() -> None:
@@ -68,9 +68,10 @@ def test_a_job_that_runs_twice_is_our_doing() -> None:
     assert repeats(event(0, "start"), event(1, "end"), event(5, "start"), event(6, "end"), event(9, "killed")) == (0, 1)
 
 
-def test_unless_its_process_was_killed_before_it_could_say_that_it_is_done() -> None:
+def test_unless_it_was_cut_or_its_process_killed_before_it_could_say_that_it_is_done() -> None:
     again = event(5, "start", pid=2), event(6, "end", pid=2)
     assert repeats(event(0, "start"), event(1, "killed", ""), *again) == (1, 0)
+    assert repeats(event(0, "start"), event(1, "cut"), *again) == (1, 0)
     assert repeats(event(0, "start"), event(1, "end"), event(1.5, "killed", ""), *again) == (1, 0)
     assert repeats(event(0, "start"), event(1, "end"), event(4, "killed", ""), *again) == (0, 1)
 

@@ -26,8 +26,12 @@ def limiter(kind: str, round_: int) -> Any:
 @rate_limited(limiter=lambda kind, round_, _: limiter(kind, round_))
 async def work(ctx: dict[str, Any], kind: str, round_: int, who: str) -> None:
     journal.write("start", who)
-    if kind == "slot":
-        await asyncio.sleep(HOLDS)
+    try:
+        if kind == "slot":
+            await asyncio.sleep(HOLDS)
+    except asyncio.CancelledError:
+        journal.write("cut", who)
+        raise
     journal.write("end", who)
 
 
