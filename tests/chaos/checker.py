@@ -63,7 +63,7 @@ def repeated(runs: Sequence[Execution], history: History) -> tuple[list[Executio
         of_job[run.who].append(run)
 
     def is_explained(run: Execution, earlier: list[Execution]) -> bool:
-        """Whether the queue cut it short, or its process was killed before it ended, or before that was acknowledged."""
+        """Whether it was cut short by the queue, or by a kill that came before it had ended and was acknowledged."""
         kills = ((event.at, history.killed_at(event.pid)) for event in hands[run.who])
         return any(before.how in {"killed", "cut"} for before in earlier) or any(
             killed is not None and 0 <= killed - at < ACKNOWLEDGED and killed < run.start for at, killed in kills

