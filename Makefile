@@ -3,7 +3,7 @@ NOX = .venv/bin/nox
 DEMO = .venv/demo/bin/steindamm
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check chaos bench clean
 
 demo: $(DEMO)  ## a real worker held to the limit of a real API
 	$(DEMO) demo $(ARGS)
@@ -14,6 +14,9 @@ test: $(NOX)  ## all tests, on servers and workers that the tests start
 
 check: $(NOX)  ## lint and types
 	$(NOX) --session lint types
+
+chaos: $(NOX)  ## what fails, and what stays true all the same; ARGS="killed stopped" for those faults alone
+	$(NOX) --no-error-on-missing-interpreters --session chaos -- $(ARGS)
 
 bench: $(NOX)  ## our speed beside the peers', into docs/performance.md; ARGS="--quick" for a first look
 	$(NOX) --session bench bench_jobs bench_report -- $(ARGS)

@@ -31,6 +31,13 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 FILES_AT_A_TIME = ("--dist", "loadfile", "--numprocesses")
 """Most tests wait, for a limit or for a worker to start: several files at a time share two cores well."""
 TESTS, LINT, TYPES = (nox.project.dependency_groups(PROJECT, group) for group in ("tests", "lint", "types"))
+CURRENT = {
+    "plain": ("redis[hiredis]<9",),
+    "celery": ("celery[redis]==5.7.0", "redis[hiredis]"),
+    "dramatiq": ("dramatiq[redis]==2.2.1", "redis[hiredis]"),
+    "arq": ("arq==0.28.0", "redis[hiredis]==5.3.1"),
+}
+"""What callers, and the workers of each queue, are made of today."""
 
 
 def run_tests(session: nox.Session, folders: list[str], *requirements: str, at_a_time: int = 2) -> None:
@@ -62,7 +69,7 @@ def packaging(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def celery(session: nox.Session) -> None:
     """Real Celery workers, current versions."""
-    run_tests(session, ["tests/celery"], "celery[redis]==5.7.0", "redis[hiredis]", "gevent==26.9.0", "pika==1.4.4")
+    run_tests(session, ["tests/celery"], *CURRENT["celery"], "gevent==26.9.0", "pika==1.4.4")
 
 
 @nox.session(python="3.11")
@@ -77,8 +84,7 @@ def celery_oldest(session: nox.Session) -> None:
 def dramatiq(session: nox.Session) -> None:
     """Real Dramatiq workers, the current version, on Redis and RabbitMQ, and their demo."""
     folders = ["tests/dramatiq", "tests/demo/test_demo_dramatiq.py", "steindamm/integrations/dramatiq"]
-    queue = ("dramatiq[redis,rabbitmq]==2.2.1", "dramatiq-abort==1.2.1")
-    run_tests(session, folders, *queue, "redis[hiredis]", "rich")
+    run_tests(session, folders, *CURRENT["dramatiq"], "dramatiq[rabbitmq]", "dramatiq-abort==1.2.1", "rich")
 
 
 @nox.session(python="3.11")
@@ -93,7 +99,7 @@ def dramatiq_oldest(session: nox.Session) -> None:
 def arq(session: nox.Session) -> None:
     """Real arq workers, the current version, and its demo."""
     folders = ["tests/arq", "tests/demo/test_demo_arq.py", "steindamm/integrations/arq"]
-    run_tests(session, folders, "arq==0.28.0", "redis[hiredis]==5.3.1", "rich")
+    run_tests(session, folders, *CURRENT["arq"], "rich")
 
 
 @nox.session(python="3.11")
@@ -106,15 +112,23 @@ def arq_oldest(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def together(session: nox.Session) -> None:
-    """A worker of each queue at one limiter; these versions share a redis-py."""
+    """A worker of each queue at one limiter, and the short form of `chaos`; these versions share a redis-py."""
     queues = ("celery[redis]==5.5.3", "kombu<5.6", "dramatiq[redis]==2.2.1", "arq==0.28.0", "redis==5.2.1")
-    run_tests(session, ["tests/together"], *queues)
+    run_tests(session, ["tests/together", "tests/chaos"], *queues)
 
 
 @nox.session(python="3.11")
 def demo(session: nox.Session) -> None:
     """The demo as its users run it."""
     run_tests(session, ["--dist=load", "tests/demo"], "steindamm[demo]", at_a_time=3)
+
+
+@nox.session(python="3.11")
+@nox.parametrize("who", list(CURRENT), ids=list(CURRENT))
+def chaos(session: nox.Session, who: str) -> None:
+    """What stays true whatever fails: plain callers, and the workers of each queue."""
+    session.install("--editable", ".", *TESTS, *CURRENT[who])
+    session.run("python", "-m", "chaos", who, *session.posargs, env={"PYTHONPATH": "tests"})
 
 
 @nox.session(python="3.11")

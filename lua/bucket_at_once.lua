@@ -9,11 +9,11 @@ do
     local ceil, unpack = math.ceil, struct.unpack
     local now = now_us()
     local capacity, amount, step, _, anchor, keep = unpack('<dddddd', ARGV[1])
-    local what, cost = unpack('<dd', ARGV[2])
+    local what, cost, _, _, told = unpack('<ddddd', ARGV[2])
     local line, pace, grid, granted, deferred, refused, waited = unpack(STATE, packed)
     local elapsed = now - grid
 
-    if what == 0 and line >= cost and pace >= cost and elapsed >= 0 and step > 0 and anchor < 0 then
+    if what == 0 and told <= now and line >= cost and pace >= cost and elapsed >= 0 and step > 0 and anchor < 0 then
       if elapsed >= step then
         local steps = math.floor(elapsed / step)
         line, pace, grid = line + steps * amount, pace + steps * amount, grid + steps * step

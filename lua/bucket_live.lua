@@ -119,7 +119,7 @@ local function live_rules()
   end
 
   local function decide(terms, state, now, what, cost, accept, horizon, turn)
-    if what == TAKE then return take(terms, state, now, cost, accept, horizon) end
+    if what == TAKE then return take(terms, state, now, cost, accept, horizon, turn) end
     if what == COME_BACK then return come_back(terms, state, now, cost, accept, horizon, turn) end
     if what == LOOK then return look(terms, state, now, turn) end
     if what == SETTLE then return settle(terms, state, now, cost) end

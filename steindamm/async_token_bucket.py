@@ -82,14 +82,15 @@ class AsyncTokenBucket(AsyncChanging, TokenBucket):
             return self.permit_for(0.0)
         decision = await self._backend.ask(self._take)
         slept = 0.0
-        if decision.verdict is Verdict.BOOKED:
+        while decision.verdict is Verdict.BOOKED or (decision.verdict is Verdict.GRANTED and decision.wait > 0):
             sleeper = await self._sleep(decision)
-            slept = sleeper.slept
-            decision = await self._backend.ask(self._coming_back(sleeper))
-        if decision.verdict is not Verdict.GRANTED:
-            raise self._refusal(decision)
-        if decision.wait > 0:
-            slept += (await self._sleep(decision)).slept
+            slept += sleeper.slept
+            if not sleeper.comes_back:
+                break
+            decision = await self._backend.ask(self._coming_back(sleeper, slept))
+        else:
+            if decision.verdict is not Verdict.GRANTED:
+                raise self._refusal(decision)
         return AsyncTokenPermit(self.settings.name, self._cost, slept, self)
 
     async def try_acquire(self) -> AsyncTokenPermit | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -36,6 +37,24 @@ async def to_its_end(coroutine: Coroutine[Any, Any, Result]) -> Result:
     _running.add(task)
     task.add_done_callback(_ended)
     return await asyncio.shield(task)
+
+
+async def within(seconds: float, coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """Await it for so long at most. It is then cancelled, as when its awaiter is, and ends in the background.
+
+    Raises:
+        TimeoutError: It took longer.
+    """
+    task = asyncio.get_running_loop().create_task(coroutine)
+    _running.add(task)
+    task.add_done_callback(_ended)
+    try:
+        await asyncio.wait({task}, timeout=seconds if seconds < math.inf else None)
+        if not task.done():
+            raise TimeoutError
+        return task.result()
+    finally:
+        task.cancel()
 
 
 def _ended(task: asyncio.Task[Any]) -> None:

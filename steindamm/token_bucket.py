@@ -169,9 +169,9 @@ class TokenBucket(Changing):
         self._reserve = Request(What.TAKE, cost, self._accept, NEVER_BACK)
         self._try = Request(What.TAKE, cost, 0.0)
 
-    def _coming_back(self, sleeper: Sleeper) -> Request:
-        """The request of one whose booked turn has come; the pace may let it wait a little more."""
-        accept = max(0.0, self._accept - sleeper.slept * SECOND) + A_LITTLE
+    def _coming_back(self, sleeper: Sleeper, slept: float) -> Request:
+        """The request of one whose turn has come, after so many seconds; the pace may let it wait a little more."""
+        accept = max(0.0, self._accept - slept * SECOND) + A_LITTLE
         return Request(What.COME_BACK, self._cost, accept, turn=sleeper.turn)
 
     def _asking(self, cost: float | None, accept: float, horizon: float, turn: float | None) -> Request:

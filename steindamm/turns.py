@@ -30,6 +30,8 @@ FRESH = 0.25
 """Seconds for which it counts that nothing has changed."""
 AHEAD = 0.05
 """Seconds before its turn at which a sleeper looks, so that it starts in time."""
+OVERSLEPT = 0.5
+"""Seconds after its turn at which a sleeper may not start any more without asking again."""
 
 
 class Sleeper:
@@ -60,6 +62,15 @@ class Sleeper:
     def slept(self) -> float:
         """Seconds from asking to the turn that it had in the end."""
         return max(0.0, self.due - self._since)
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether it has to ask again at its turn.
+
+        One that wakes long after its turn does so as well: its process stood still, and all who slept in it would
+        start at once.
+        """
+        return self.is_booked or monotonic() > self.due + OVERSLEPT
 
     @property
     def gift(self) -> Request:
@@ -204,6 +215,13 @@ class Turns:
             with self._lock:
                 for sleeper in self._sleepers:
                     sleeper.moved()
+
+    def telling(self, requests: list[Request]) -> list[Request]:
+        """Requests of which the first tells the last turn outstanding here: the bucket may have been forgotten."""
+        last = self._sleepers[-1:]
+        if not last or last[0].is_booked or requests[0].what is not What.TAKE:
+            return requests
+        return [requests[0]._replace(turn=last[0].turn), *requests[1:]]
 
     def left_to(self, sleeper: Sleeper) -> float:
         """Seconds that it may sleep on; 0 where its turn has come, or must be looked at."""

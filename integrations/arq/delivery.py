@@ -12,8 +12,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from steindamm.background import in_background
-from steindamm.errors import MaxSleepExceededError
+from steindamm.background import in_background, within
+from steindamm.errors import LimiterUnavailableError, MaxSleepExceededError
 from steindamm.integrations.arq.deferral import Deferral
 from steindamm.integrations.arq.entry import BROKER_ERRORS, Entry
 from steindamm.integrations.arq.room import waiting_room
@@ -30,6 +30,7 @@ from steindamm.integrations.decisions import (
     holds_slots,
     permit_of,
     time_left,
+    unanswered,
 )
 from steindamm.integrations.job_limits import Claim, JobLimit
 from steindamm.integrations.waiting import note_end, note_wait
@@ -70,6 +71,7 @@ class Delivery:
         self._terms = WORKER_TERMS.get()
         self._stays = not self._terms.retry_jobs
         self._ends_at = time.monotonic() + self._terms.timeout
+        self._answered_by = time.monotonic() + self._terms.answer_within
 
     async def run(self, body: Callable[[], Awaitable[Any]]) -> Any:
         """Run the body when the job may start.
@@ -106,7 +108,7 @@ class Delivery:
         booking = await self._until_worth_asking(booking)
         with waiting_room().place(self._terms.places) as has_place:
             while self._claim is not None:
-                decision = await self._decide(self._claim, booking, has_place=has_place)
+                decision = await self._decide_in_time(self._claim, booking, has_place=has_place)
                 if isinstance(decision, Start):
                     await self._until_start(self._claim, decision)
                     note_end(self._claim, booking)
@@ -121,6 +123,15 @@ class Delivery:
         if left > 0:
             await asyncio.sleep(left)
         return booking
+
+    async def _decide_in_time(self, claim: Claim, booking: Booking, *, has_place: bool) -> Decision:
+        """A limiter that has not answered when the job must go back, lest its timeout ends it, is unavailable."""
+        patience = math.inf if self._stays else self._answered_by - time.monotonic()
+        try:
+            return await within(patience, self._decide(claim, booking, has_place=has_place))
+        except TimeoutError as error:
+            unavailable = LimiterUnavailableError(claim.limiter.name, type(error).__name__)
+            return unanswered(self._limit, claim, booking, unavailable)
 
     async def _decide(self, claim: Claim, booking: Booking, *, has_place: bool) -> Decision:
         patience = self._patience(claim, booking, has_place=has_place)

@@ -31,6 +31,11 @@ class WorkerTerms:
         """Seconds that a job which can be put back may wait in the worker."""
         return self.timeout / 2 if self.timeout < math.inf else math.inf
 
+    @property
+    def answer_within(self) -> float:
+        """Seconds after which such a job waits no longer for a limiter that does not answer: it would fail."""
+        return 1.5 * self.longest_wait
+
 
 WORKER_TERMS: ContextVar[WorkerTerms] = ContextVar("steindamm_worker_terms", default=WorkerTerms())  # noqa: B039
 """The terms of the function whose job runs in this task."""

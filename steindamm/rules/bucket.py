@@ -31,6 +31,10 @@ DUST = 1e-9
 
 ROUNDING = 1.0
 """Microseconds by which a turn that was told in whole ones may be off."""
+YOUNG = 10
+"""Requests that a bucket has decided on, below which its backend may just have lost an older one."""
+REMEMBERED = 60e6
+"""Microseconds; turns that are further away are not believed to have been lost with a backend's memory."""
 
 
 class Verdict(IntEnum):
@@ -68,7 +72,8 @@ class Request(NamedTuple):
         accept: The longest wait, in microseconds, that the caller accepts.
         horizon: How far away, in microseconds, a turn may be booked; 0 for a caller that does not book, `NEVER_BACK`
             for one that would not come back for it.
-        turn: The turn that was booked, is given back, or looked at, in microseconds on the bucket's clock.
+        turn: The turn that was booked, is given back, or looked at, in microseconds on the bucket's clock; for one that
+            takes, the last turn that it knows to be outstanding, or 0.
     """
 
     what: What
@@ -193,8 +198,28 @@ def is_booked(state: BucketState) -> bool:
     return state.pace - state.line > DUST
 
 
+def remember(terms: BucketTerms, state: BucketState, now: float, told: float) -> None:
+    """Put turns that are outstanding back into the line of a bucket whose backend has lost its memory.
+
+    Those who sleep know the turns. In a bucket that is not young, a line that ends before them is one to which
+    tokens were given back.
+    """
+    if told <= now or terms.step == 0 or state.granted + state.deferred + state.refused >= YOUNG:
+        return
+    told = min(told, now + REMEMBERED)
+    if turn_of(terms, state, state.line, now) + ROUNDING < told:
+        state.line = -math.floor((told - state.grid) / terms.step + DUST) * terms.amount
+        state.pace = min(state.pace, state.line)
+
+
 def take(
-    terms: BucketTerms, state: BucketState, now: float, cost: float, accept: float, horizon: float = 0.0
+    terms: BucketTerms,
+    state: BucketState,
+    now: float,
+    cost: float,
+    accept: float,
+    horizon: float = 0.0,
+    told: float = 0.0,
 ) -> Decision:
     """Take tokens for a caller that waits up to `accept`, or book a turn up to `horizon` away.
 
@@ -203,6 +228,7 @@ def take(
     when it starts.
     """
     refill(terms, state, now)
+    remember(terms, state, now, told)
     turn = turn_of(terms, state, min(state.line, state.pace) - cost, now)
     wait = turn - now
     if wait <= accept and wait < ENDLESS and (wait == 0 or horizon < 0 or not is_booked(state)):
@@ -316,7 +342,7 @@ def decide(terms: BucketTerms, state: BucketState, now: float, request: Request)
         return _decide_in_bucket_time(terms, state, now, request)
     what, cost, accept, horizon, turn = request
     if what is What.TAKE:
-        return take(terms, state, now, cost, accept, horizon)
+        return take(terms, state, now, cost, accept, horizon, turn)
     if what is What.COME_BACK:
         return come_back(terms, state, now, cost, accept, horizon, turn)
     if what is What.LOOK:

@@ -72,6 +72,20 @@ async def test_limiters_whose_server_hangs_hold_up_nobody_else(
     assert worker.is_alive
 
 
+async def test_a_job_is_put_back_before_its_timeout_ends_it_while_the_limiters_server_hangs(
+    broker: Any, send: Any, start_workers: Any, limits_server: Server
+) -> None:
+    """Else it would fail, for good, without having begun."""
+    start_workers(limits=limits_server.url, job_timeout=1)
+    limits_server.signal(signal.SIGSTOP)
+    for number in range(4):
+        await send("call_api", number)
+    await asyncio.to_thread(broker.wait_for, "delivered", 12)
+    limits_server.signal(signal.SIGCONT)
+    calls = await asyncio.to_thread(broker.wait_for, "call", 4)
+    assert {call.more[0] for call in calls} == {"1"}
+
+
 @pytest.fixture
 def lasting_broker(tmp_path: Path) -> Iterator[Broker]:
     """A Valkey for arq that comes back with what it held."""

@@ -72,8 +72,8 @@ class SyncRedisBucket:
         self.turns = Turns()
 
     def _call(self, requests: list[Request]) -> list[Decision]:
-        wire = self._wire
-        reply = self.link.run(wire.name, wire.script, wire.keys, wire.encoded(requests), 3 * len(requests))
+        wire, args = self._wire, self._wire.encoded(self.turns.telling(requests))
+        reply = self.link.run(wire.name, wire.script, wire.keys, args, 3 * len(requests))
         decisions = wire.decoded(reply)
         self.turns.hear(decisions[0].changed)
         return decisions
@@ -113,8 +113,8 @@ class AsyncRedisBucket:
         self.turns = Turns()
 
     async def _call(self, requests: list[Request]) -> list[Decision]:
-        wire = self._wire
-        reply = await self.link.run(wire.name, wire.script, wire.keys, wire.encoded(requests), 3 * len(requests))
+        wire, args = self._wire, self._wire.encoded(self.turns.telling(requests))
+        reply = await self.link.run(wire.name, wire.script, wire.keys, args, 3 * len(requests))
         decisions = wire.decoded(reply)
         self.turns.hear(decisions[0].changed)
         return decisions

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 POOL_WAIT = 5.0
 """Seconds to wait for a connection of a pool that is empty."""
 POOL_PAUSE = 0.002
+UNREADABLE = TypeError, ValueError, ArithmeticError, LookupError, RecursionError
+"""What a client's reader raises where the answer is none of the protocol's."""
 
 Key = str | bytes
 Reply = list[int]
@@ -46,7 +48,7 @@ def failures() -> tuple[type[Exception], ...]:
     """What a client raises when it gets no answer, or none that counts."""
     from redis.exceptions import RedisClusterException, RedisError  # noqa: PLC0415
 
-    return RedisError, RedisClusterException, OSError
+    return RedisError, RedisClusterException, OSError, *UNREADABLE
 
 
 @cache

@@ -1,0 +1,1 @@
+"""What the workers of each queue run while things fail."""

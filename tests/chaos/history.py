@@ -1,0 +1,82 @@
+"""A journal read as executions: who ran, where, from when to when."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from chaos.journal import Event
+
+
+class Execution(NamedTuple):
+    """One run of a call, or of a job.
+
+    Parameters:
+        start: When it began.
+        who: What ran.
+        pid: Where.
+        end: When it ended, in whatever way; where its lease is lost because its process was stopped, with the stop.
+            None where nothing is known.
+        how: ``end``; ``lost``, its lease; ``cut`` by the queue, which runs it again; ``killed``; or nothing.
+    """
+
+    start: float
+    who: str
+    pid: int
+    end: float | None
+    how: str
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it ran to its end."""
+        return self.how == "end"
+
+
+class History:
+    """What can be asked about a journal.
+
+    Parameters:
+        events: The journal's.
+    """
+
+    def __init__(self, events: Iterable[Event]) -> None:
+        self.events = sorted(events)
+        self._of_process: dict[int, list[Event]] = defaultdict(list)
+        for event in self.events:
+            if event.what in {"killed", "stopped"}:
+                self._of_process[event.pid].append(event)
+
+    def of(self, *kinds: str, prefix: str = "") -> list[Event]:
+        """The events of some kinds, about those whose names begin so."""
+        return [event for event in self.events if event.what in kinds and event.who.startswith(prefix)]
+
+    def when(self, what: str) -> float | None:
+        """When something happened first."""
+        return next((event.at for event in self.events if event.what == what), None)
+
+    def killed_at(self, pid: int) -> float | None:
+        """When a process was killed."""
+        return next((event.at for event in self._of_process[pid] if event.what == "killed"), None)
+
+    def executions(self, prefix: str = "") -> list[Execution]:
+        """All runs of those whose names begin so, in the order of their starts."""
+        running: dict[tuple[str, int], Event] = {}
+        runs = []
+        for event in self.of("start", "end", "lost", "cut", prefix=prefix):
+            key = event.who, event.pid
+            if event.what == "start":
+                running[key] = event
+            elif begun := running.pop(key, None):
+                end = self._stopped_between(begun, event) if event.what == "lost" else event.at
+                runs.append(Execution(begun.at, event.who, event.pid, end, event.what))
+        return sorted([*runs, *map(self._without_end, running.values())])
+
+    def _without_end(self, begun: Event) -> Execution:
+        killed_at = self.killed_at(begun.pid)
+        return Execution(begun.at, begun.who, begun.pid, killed_at, "" if killed_at is None else "killed")
+
+    def _stopped_between(self, begun: Event, lost: Event) -> float:
+        """When a run whose lease is lost ended: with the stop of its process, if that was what lost it."""
+        stops = (event.at for event in self._of_process[lost.pid] if event.what == "stopped")
+        return next((at for at in stops if begun.at <= at <= lost.at), lost.at)
