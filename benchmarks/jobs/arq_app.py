@@ -8,9 +8,9 @@ import sys
 from arq import Retry, create_pool, func
 from arq.connections import RedisSettings
 
-from benchmarks.jobs import calling, journal
+from benchmarks.jobs import calling, journal, using
 from benchmarks.jobs.limits_of_jobs import BACKLOG, NEVER_REFUSING
-from steindamm import AsyncTokenBucket
+from steindamm import AsyncTokenBucket, current_permit
 from steindamm.integrations.arq import rate_limited, rate_limited_worker
 
 WITHOUT_END = 1_000_000
@@ -60,6 +60,13 @@ async def untold(ctx, number):
         raise Retry(defer=calling.retry_after(error)) from None
 
 
+@rate_limited(limiter=AsyncTokenBucket(**using.MODEL))
+async def settles(ctx, _):
+    used = await asyncio.to_thread(using.use)
+    await current_permit().settle(used)
+    using.note(used)
+
+
 async def unlimited(ctx, sent):
     journal.note(journal.UNLIMITED, str(sent))
 
@@ -73,7 +80,7 @@ async def count(ctx):
 class WorkerSettings:
     functions = [  # noqa: RUF012
         plain, open_limit, steindamm, func(retried, max_tries=WITHOUT_END), unlimited,
-        told_and_adapts, told, func(untold, max_tries=WITHOUT_END),
+        told_and_adapts, told, func(untold, max_tries=WITHOUT_END), settles,
     ]  # fmt: skip
     redis_settings = RedisSettings.from_dsn(journal.URL)
     on_job_start = count

@@ -8,9 +8,9 @@ from celery import Celery, Task
 from celery.signals import task_received
 from celery_heimdall import HeimdallTask, RateLimit
 
-from benchmarks.jobs import calling, journal
+from benchmarks.jobs import calling, journal, using
 from benchmarks.jobs.limits_of_jobs import BACKLOG, NEVER_REFUSING, RATE
-from steindamm import SyncTokenBucket
+from steindamm import SyncTokenBucket, current_permit
 from steindamm.integrations.celery import RateLimitedTask
 
 app = Celery("bench", broker=journal.URL)
@@ -89,13 +89,20 @@ def untold(self: Task, number: int) -> None:
         raise self.retry(countdown=calling.retry_after(error)) from None
 
 
+@app.task(base=RateLimitedTask, limiter=SyncTokenBucket(**using.MODEL))
+def settles(_: int) -> None:
+    used = using.use()
+    current_permit().settle(used)
+    using.note(used)
+
+
 @app.task
 def unlimited(sent: float) -> None:
     journal.note(journal.UNLIMITED, str(sent))
 
 
 COUNTED = {task.name for task in (steindamm, heimdall, rate_limit, retried)}
-NAMED = plain, open_limit, steindamm, heimdall, rate_limit, retried, told_and_adapts, told, untold
+NAMED = plain, open_limit, steindamm, heimdall, rate_limit, retried, told_and_adapts, told, untold, settles
 TASKS = {task.name.rsplit(".", 1)[-1]: task for task in NAMED}
 
 

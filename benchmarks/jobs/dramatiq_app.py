@@ -10,9 +10,9 @@ from dramatiq.middleware import CurrentMessage, Middleware
 from dramatiq.rate_limits import BucketRateLimiter
 from dramatiq.rate_limits.backends import RedisBackend
 
-from benchmarks.jobs import calling, journal
+from benchmarks.jobs import calling, journal, using
 from benchmarks.jobs.limits_of_jobs import BACKLOG, NEVER_REFUSING, RATE
-from steindamm import SyncTokenBucket
+from steindamm import SyncTokenBucket, current_permit
 from steindamm.integrations.dramatiq import RateLimitMiddleware
 
 WITHOUT_END = 1_000_000
@@ -94,6 +94,13 @@ def retries() -> int:
     """Those that this job has spent."""
     message = CurrentMessage.get_current_message()
     return message.options.get("retries", 0) if message else 0
+
+
+@dramatiq.actor(limiter=SyncTokenBucket(**using.MODEL))
+def settles(_: int) -> None:
+    used = using.use()
+    current_permit().settle(used)
+    using.note(used)
 
 
 @dramatiq.actor

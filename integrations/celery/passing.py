@@ -8,11 +8,12 @@ from steindamm.integrations.bookings import Booking
 from steindamm.integrations.job_limits import limits_of
 from steindamm.permits import Permit, SlotPermit
 from steindamm.several_limits import AllOfPermit
+from steindamm.stand_ins import Nobody, SyncStandInPermit
 from steindamm.token_bucket import TokenBucket
 from steindamm.visits import Visit
 
 Packed: TypeAlias = tuple[float, ...]
-"""A permit as few numbers: how long it was waited for, and, of each limit, its cost or its fence."""
+"""A permit as few numbers: how long it was waited for, whether the backend gave it, and each limit's cost or fence."""
 
 
 class Passing(dict[str, Any]):
@@ -77,7 +78,11 @@ class DistantPermit(Permit):
 def packed(permit: Permit) -> Packed:
     """A permit as it travels."""
     parts = getattr(permit, "permits", (permit,))
-    return permit.waited, *(part.fence if isinstance(part, SlotPermit) else part.cost for part in parts)
+    return (
+        permit.waited,
+        not permit.without_backend,
+        *(part.fence if isinstance(part, SlotPermit) else part.cost for part in parts),
+    )
 
 
 def unpacked(travelled: Packed, limiter: Any) -> Permit:
@@ -87,11 +92,12 @@ def unpacked(travelled: Packed, limiter: Any) -> Permit:
         LookupError: This is another limiter: the function that tells it from the job's arguments says one thing
             here, and another one there.
     """
-    waited, *numbers = travelled
+    waited, is_counted, *numbers = travelled
     limiters = limits_of(limiter)
     if len(limiters) != len(numbers):
         raise LookupError("the permit is lost: the function that tells the job's limiter tells another one each time")
-    parts = [_part(each, number, waited) for each, number in zip(limiters, numbers, strict=True)]
+    make = _part if is_counted else _uncounted_part
+    parts = [make(each, number, waited) for each, number in zip(limiters, numbers, strict=True)]
     if limiters[0] is limiter:
         return parts[0]
     permit = AllOfPermit(limiter.name, parts, Visit(()))
@@ -106,9 +112,22 @@ def is_local(limiter: Any) -> bool:
 
 def _part(limiter: Any, number: float, waited: float) -> Permit:
     if not isinstance(limiter, TokenBucket):
-        slot = SlotPermit(limiter.name, 1.0, waited)
-        slot.fence = int(number)
-        return slot
+        return _slot(limiter, number, waited)
     if is_local(limiter) or not number:
         return DistantPermit(limiter.name, number, waited)
     return limiter.permit_for(number, waited)
+
+
+def _uncounted_part(limiter: Any, number: float, waited: float) -> Permit:
+    """Given without the backend, which has nothing to settle."""
+    if isinstance(limiter, TokenBucket):
+        return SyncStandInPermit(limiter.name, number, waited, Nobody())
+    slot = _slot(limiter, number, waited)
+    slot.without_backend = True
+    return slot
+
+
+def _slot(limiter: Any, fence: float, waited: float) -> SlotPermit:
+    slot = SlotPermit(limiter.name, 1.0, waited)
+    slot.fence = int(fence)
+    return slot
