@@ -90,7 +90,7 @@ def dramatiq(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def dramatiq_oldest(session: nox.Session) -> None:
     """Real Dramatiq workers, the oldest version that we claim; what takes long is left to the current one."""
-    names = ("declaring", "deferral", "jobs", "returns", "slots", "testing", "workers")
+    names = ("declaring", "deferral", "jobs", "returns", "slots", "testing", "throttling", "workers")
     files = [f"tests/dramatiq/test_dramatiq_{name}.py" for name in names]
     run_tests(session, files, "dramatiq[redis]==1.17.0", "dramatiq-abort==1.2.1", "redis==5.0.8")
 
@@ -105,7 +105,7 @@ def arq(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def arq_oldest(session: nox.Session) -> None:
     """Real arq workers, the oldest version that we claim; what takes long is left to the current one."""
-    files = [f"tests/arq/test_arq_{name}.py" for name in ("declaring", "deferral", "limits", "testing")]
+    files = [f"tests/arq/test_arq_{name}.py" for name in ("declaring", "deferral", "limits", "testing", "throttling")]
     slots = "tests/arq/test_arq_workers.py::test_slots_are_back_however_a_job_ends"
     run_tests(session, [*files, slots], "arq==0.26.1", "redis==5.0.8")
 
@@ -169,9 +169,9 @@ def bench(session: nox.Session) -> None:
 @nox.session(python="3.11")
 @nox.parametrize("queue", list(QUEUES), ids=list(QUEUES))
 def bench_jobs(session: nox.Session, queue: str) -> None:
-    """What a limiter costs the workers of a queue, and what becomes of a backlog."""
+    """What a limiter costs the workers of a queue, and what becomes of a backlog, of refusals, of settled costs."""
     session.install("--editable", ".", *SERVER, *QUEUES[queue])
-    session.run("python", "-m", "benchmarks", "job_overhead", "backlog", *session.posargs)
+    session.run("python", "-m", "benchmarks", "job_overhead", "backlog", "not_now", "settled", *session.posargs)
 
 
 @nox.session(python="3.11")
