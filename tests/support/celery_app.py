@@ -10,7 +10,6 @@ import time
 from typing import Any
 from urllib.error import HTTPError
 
-import redis
 from celery import Celery, Task
 from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from celery.worker.request import Request
@@ -18,9 +17,8 @@ from celery.worker.request import Request
 from steindamm import SyncSemaphore, SyncTokenBucket, Throttled, current_permit
 from steindamm.integrations.celery import RateLimitedTask
 from support import refusing_api
+from support.celery_limits import BROKER, bucket, journal, limit_of, limits, record, semaphore
 
-BROKER = os.environ["STEINDAMM_TEST_BROKER"]
-LIMITS = os.environ["STEINDAMM_TEST_LIMITS"]
 SETTINGS = json.loads(os.environ["STEINDAMM_TEST_SETTINGS"])
 
 app = Celery("tests", broker=BROKER, backend=BROKER)
@@ -31,41 +29,6 @@ app.conf.update(
     task_annotations={"support.celery_app.annotated": {"limiter": SyncTokenBucket("annotated", initial_tokens=0)}},
 )
 app.conf.update(SETTINGS)
-journal = redis.Redis.from_url(BROKER)
-limits = redis.Redis.from_url(LIMITS)
-
-RECORD = """
-local time = redis.call('TIME')
-redis.call('RPUSH', 'journal', cjson.encode({tonumber(time[1]) + tonumber(time[2]) / 1000000, unpack(ARGV)}))
-redis.call('EXPIRE', 'journal', 600)
-"""
-
-
-def record(what: str, job: str, *more: object) -> None:
-    """Write a line into the journal."""
-    journal.eval(RECORD, 0, what, job, *map(str, more))
-
-
-@functools.cache
-def bucket(name: str, rate: str, capacity: float = 1) -> SyncTokenBucket:
-    return SyncTokenBucket.from_rate(rate, name=name, capacity=capacity, connection=limits)
-
-
-@functools.cache
-def semaphore(name: str, capacity: int = 1, expiry: float = 60) -> SyncSemaphore:
-    return SyncSemaphore(name, capacity=capacity, expiry=expiry, connection=limits)
-
-
-def limit_of(limit: list[Any] | None, *_: Any, **__: Any) -> Any:
-    """What a job's first argument says: a bucket as [name, rate, capacity], slots as [name, capacity, expiry].
-
-    A list of such lists says several.
-    """
-    if limit is None:
-        return None
-    if isinstance(limit[0], list):
-        return [limit_of(each) for each in limit]
-    return bucket(*limit) if isinstance(limit[1], str) else semaphore(*limit)
 
 
 def do(task: Any, label: str, how: str, seconds: float) -> str:
