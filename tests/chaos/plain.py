@@ -35,7 +35,7 @@ class Fault(NamedTuple):
         inject: Does it.
         lasts: Seconds that it takes, about.
         scene: Where.
-        forgets: Whether the server loses its memory by it.
+        forgets: Whether the server loses its memory by it, or what its replica has not heard of yet.
     """
 
     name: str
@@ -57,9 +57,9 @@ FAULTS = [
     Fault("FLUSHALL", faults.flush_all, 0, forgets=True),
     Fault("CLIENT PAUSE for 2 s", faults.pause_clients, 2),
     Fault("out of memory for 2 s", faults.run_out_of_memory, 2),
-    Fault("read-only for 2 s", faults.make_read_only, 2.5, scenes.with_a_replica),
+    Fault("read-only for 2 s", faults.make_read_only, 2.5, scenes.with_a_replica, forgets=True),
     Fault("cluster: failover", faults.fail_over, 1, scenes.in_a_cluster),
-    Fault("cluster: master killed", faults.kill_leader, 3, scenes.in_a_cluster),
+    Fault("cluster: master killed", faults.kill_leader, 3, scenes.in_a_cluster, forgets=True),
     Fault("cluster: slot moved in use", faults.move_slot, 1.5, scenes.in_a_cluster),
     Fault("network slow by 0.3 s for 2 s", faults.delay_network, 2, scenes.behind_a_network),
     Fault("network silent for 3 s", faults.swallow_network, 3, scenes.behind_a_network),
