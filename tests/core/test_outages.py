@@ -13,6 +13,7 @@ import redis
 import redis.asyncio
 import redis.exceptions
 from support.buckets import Kind, call
+from support.semaphores import until
 from support.servers import Cluster, Server, valkey_binary
 
 from steindamm import AsyncTokenBucket, LimiterUnavailableError, SyncTokenBucket
@@ -108,10 +109,10 @@ async def test_a_limiter_works_on_after_its_server_was_restarted(mortal_buckets:
 async def test_who_sleeps_until_its_turn_does_not_notice_that_the_server_is_gone(
     mortal_buckets: Kind, server: Server
 ) -> None:
-    bucket = mortal_buckets(capacity=1, refill_frequency=0.4)
+    bucket = mortal_buckets(capacity=1, refill_frequency=1)
     await call(bucket.acquire)
     sleeper = asyncio.create_task(call(bucket.acquire))
-    await asyncio.sleep(0.1)
+    await until(lambda: len(bucket._backend.turns._sleepers) == 1)
     server.kill()
     assert (await sleeper).waited > 0
 
@@ -120,7 +121,7 @@ async def test_a_cancelled_sleeper_whose_server_is_gone_is_only_cancelled(server
     bucket = Kind(asynchronous=True, connection=server.url, admins=[])(capacity=1, refill_frequency=HOUR, max_sleep=0)
     await bucket.acquire()
     sleeper = asyncio.create_task(bucket.acquire())
-    await asyncio.sleep(0.1)
+    await until(lambda: len(bucket._backend.turns._sleepers) == 1)
     server.kill()
     sleeper.cancel()
     with pytest.raises(asyncio.CancelledError):

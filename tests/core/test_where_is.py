@@ -54,11 +54,11 @@ def defer(limiter: Any, job_id: str, booking: Booking = Booking()) -> Booking:  
 
 
 def at(found: Whereabouts | None) -> tuple[str, float, int]:
-    """The limiter, whole seconds, and the place."""
+    """The limiter, tens of seconds, and the place."""
     assert found is not None
     assert found.turn_in is not None
     assert found.place is not None
-    return found.limiter, round(found.turn_in), found.place
+    return found.limiter, round(found.turn_in, -1), found.place
 
 
 def wait_for(url: str, job_id: str) -> Whereabouts:
@@ -152,7 +152,7 @@ def test_a_job_that_was_told_no_turn_has_no_place(valkey: Server, name: str) -> 
     note_wait(Claim(bucket, job_id=f"{name} 2"), Booking("its own"), Defer(20.0, Booking("its own")))
     assert wait_for(valkey.url, f"{name} 1") == Whereabouts(f"{name} 1", name, None, None)
     found = wait_for(valkey.url, f"{name} 2")
-    assert (found.limiter, round(found.turn_in or 0), found.place) == ("its own", 20, None)
+    assert (found.limiter, round(found.turn_in or 0, -1), found.place) == ("its own", 20, None)
 
 
 @pytest.mark.parametrize("server", ["valkey", "cluster"])
