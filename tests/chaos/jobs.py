@@ -13,7 +13,7 @@ from chaos import checker, faults
 from chaos.apps.limits import CAPACITY, RATE, SLOTS
 from chaos.farms import FARMS, WORKERS, Farm
 from chaos.history import History
-from chaos.plain import LATE, Pulse
+from chaos.plain import Pulse
 from chaos.scenes import wait_until
 from chaos.table import Row
 
@@ -21,6 +21,8 @@ STARTING, HOLDING = 600, 300
 """Jobs a round: at the bucket, and at the semaphore."""
 BEGIN = 0.2
 """The share of the jobs that have started when the fault begins."""
+LATE = 0.1
+"""Seconds that a job which was let start may take on its way to the process, or thread, that runs it."""
 PATIENCE = 60.0
 """Seconds in which all jobs of a round must be done."""
 SECOND_RUNS = 1.0
