@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("steindamm")
 
-GATHERING = 0.05
+GATHERING = 0.5
 """Seconds for which notes are gathered."""
 MOST = 10_000
 """Notes that are gathered; what is beyond is not noted."""
