@@ -2,7 +2,7 @@
 -- free or given back, nobody waits, no lease ends. It returns; every other case has changed nothing and goes on below.
 
 do
-  local META, SIZE, WEIGHT = '<dddddddddddddddd', 128, 0.1
+  local META, SIZE, WEIGHT, OUTLIER, LEAST_GUESS = '<dddddddddddddddd', 128, 0.1, 4, 100000
   local ceil, max, pack = math.ceil, math.max, struct.pack
   local now, packed = now_us(), redis.call('GET', KEYS[1])
 
@@ -29,7 +29,8 @@ do
 
     local is_short = number >= 0 and number < lease / 4
     if quiet and what == 1 and is_short and redis.call('ZREM', KEYS[2], ARGV[3]) == 1 then
-      mean = mean ~= 0 and mean + (number - mean) * WEIGHT or number
+      local usual = math.min(number, max(OUTLIER * mean, LEAST_GUESS))
+      mean = mean ~= 0 and mean + (usual - mean) * WEIGHT or number
       redis.call('SET', KEYS[1],
         pack(META, known, held - 1, listening, waiting, earliest, fading, now, fence, arrivals, mean,
           granted, deferred, refused, waited, until_leases, until_waiters),

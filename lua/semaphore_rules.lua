@@ -3,7 +3,7 @@
 -- where something is changed while the semaphore runs: reopens, capacity, set_at, note.
 
 local ceil, floor, min, max, ENDLESS = math.ceil, math.floor, math.min, math.max, math.huge
-local LEAST_GUESS, WEIGHT, LONGEST_WAIT = 100000, 0.1, 366 * 86400000000
+local LEAST_GUESS, WEIGHT, OUTLIER, LONGEST_WAIT = 100000, 0.1, 4, 366 * 86400000000
 local OUT, HOLDING, WAITING = 0, 1, 2
 local STAY_NO, STAY_LISTENING = 0, 1
 local META, META_SIZE, LIVE, YEAR = '<dddddddddddddddd', 128, '<ddd', 366 * 86400000000
@@ -256,7 +256,10 @@ local function leave(s, terms, now, asker, held)
   if redis.call('ZREM', s.leases_key, asker) == 0 then return OUT, 0, 0 end
   s.held = s.held - 1
   if held < 0 or held >= terms.lease / 4 then redis.call('HDEL', s.since_key, asker) end
-  if held >= 0 then s.mean = s.mean ~= 0 and s.mean + (held - s.mean) * WEIGHT or held end
+  if held >= 0 then
+    local usual = min(held, max(OUTLIER * s.mean, LEAST_GUESS))
+    s.mean = s.mean ~= 0 and s.mean + (usual - s.mean) * WEIGHT or held
+  end
   tend(s, terms, now)
   return HOLDING, 0, 0
 end

@@ -27,6 +27,8 @@ LEAST_GUESS = 100_000.0
 """Microseconds that a slot is taken to be held at least, while no release has told better."""
 WEIGHT = 0.1
 """How much one holding time moves the running mean."""
+OUTLIER = 4.0
+"""A holding time counts as no more than so many means: a job that hung must not send all others away for long."""
 LONGEST_WAIT = 366 * 86_400e6
 """Microseconds: whoever has to wait longer is told to come back then; a number that is older is none of ours."""
 
@@ -344,7 +346,8 @@ def _next(last: int, now: float) -> int:
 def _end(state: SemaphoreState, holder: Hashable, held: float) -> None:
     del state.leases[holder]
     if held >= 0:
-        state.mean = state.mean + (held - state.mean) * WEIGHT if state.mean else held
+        usual = min(held, max(OUTLIER * state.mean, LEAST_GUESS))
+        state.mean = state.mean + (usual - state.mean) * WEIGHT if state.mean else held
 
 
 def _forget(state: SemaphoreState, waiter: Hashable) -> float:

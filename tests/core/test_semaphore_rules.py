@@ -122,6 +122,20 @@ class TestMeanHoldingTime:
             semaphore.leave("a", held)
         assert semaphore.state.mean == pytest.approx(1.1 * SECOND)
 
+    def test_one_that_hung_counts_as_four_times_the_mean(self) -> None:
+        semaphore = Semaphore()
+        for held in (SECOND, 3_600 * SECOND):
+            semaphore.enter("a")
+            semaphore.leave("a", held)
+        assert semaphore.state.mean == pytest.approx(1.3 * SECOND)
+
+    def test_it_soon_tells_the_length_of_jobs_after_some_that_failed_at_once(self) -> None:
+        semaphore = Semaphore()
+        for held in [10.0] * 5 + [0.1 * SECOND] * 30:
+            semaphore.enter("a")
+            semaphore.leave("a", held)
+        assert semaphore.state.mean == pytest.approx(0.1 * SECOND, rel=0.1)
+
     def test_a_slot_that_was_not_used_says_nothing(self) -> None:
         semaphore = Semaphore()
         semaphore.enter("a")
