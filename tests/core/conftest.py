@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from support import semaphores as of_semaphores
 from support import several as of_several
 from support.buckets import Kind, LuaHome, PythonHome
 
+from steindamm.backends.redis.links import SyncLink
 from steindamm.rules.bucket import BucketTerms
 
 BACKENDS = ["local", "valkey", "cluster"]
@@ -115,3 +116,14 @@ def several(request: pytest.FixtureRequest) -> of_several.Kind:
 def async_several(request: pytest.FixtureRequest) -> of_several.Kind:
     """Makes limits for `all_of` for tasks."""
     return _several(request)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_renewed_any_more() -> Iterator[None]:
+    """What a test has left held is nobody's any more: the next one has other servers, and looks at the log."""
+    yield
+    for link in tuple(SyncLink._all):
+        with link.watch._changed:
+            link.watch._watched._semaphores.clear()
+        link.hearing.tickets.clear()
+        link.hearing._needed_at = 0.0

