@@ -135,7 +135,7 @@ def test_people_can_ask_where_a_job_waits_that_a_worker_holds(farm: Any, label: 
     until(lambda: ask(second.job_id) is None)
     assert len(farm.wait_for("end", label, 2)) == 2
     assert ask(third.job_id).place == 1
-    jobs = [farm.send("work", [f"{label} slots", 1], f"{label} slot {job}", "sleep", 1.0) for job in range(3)]
+    jobs = [farm.send("work", [f"{label} slots", 1], f"{label} slot {job}", "sleep", 2.0) for job in range(3)]
     until(lambda: sum(ask(job.id) is not None for job in jobs) == 2)
     assert {ask(job.id).limiter for job in jobs if ask(job.id)} == {f"{label} slots"}
     [holder] = SyncSemaphore(f"{label} slots", capacity=1, connection=farm.limits.url).state().holders
