@@ -92,7 +92,16 @@ def fresh_name() -> str:
 
 
 async def held(semaphore: Any) -> int:
-    """How many slots are taken, found out by taking the others."""
+    """How many slots are taken for longer than a moment, as a renewal under way may take one that was given back."""
+    taken = await _taken(semaphore)
+    if taken:
+        await asyncio.sleep(0.2)
+        taken = await _taken(semaphore)
+    return taken
+
+
+async def _taken(semaphore: Any) -> int:
+    """How many slots are taken now, found out by taking the others."""
     taken = []
     while (permit := await call(semaphore.try_acquire)) is not None:
         taken.append(permit)

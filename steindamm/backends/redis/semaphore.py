@@ -146,11 +146,12 @@ class RedisSemaphore(Generic[Link]):
         self.leave_later(ticket)
 
     def _renewing(self, tickets: list[Ticket]) -> list[Request]:
+        """In the order of the line: of those who were passed over, the first finds what has become free."""
         return [
             Request(What.LEAVE, ticket, UNUSED)
             if ticket.gone
             else Request(What.RENEW, ticket, ticket.place or -float(ticket.fence))
-            for ticket in tickets
+            for ticket in sorted(tickets, key=lambda ticket: ticket.place)
         ]
 
     def _renewed(self, requests: list[Request], places: list[Place], asked_at: float) -> list[Ticket]:
