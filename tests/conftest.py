@@ -36,13 +36,19 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.url
 
 
+FOR_EVER = """
+local found = {}
+for _, key in ipairs(redis.call('KEYS', 'steindamm:*')) do
+  if redis.call('TTL', key) == -1 then found[#found + 1] = key end
+end
+return found
+"""
+
+
 def keys_for_ever(client: redis.Redis) -> list[bytes]:
     """Our keys that have no end."""
-    keys = list(client.scan_iter("steindamm:*", count=1000))
-    with client.pipeline(transaction=False) as pipeline:
-        for key in keys:
-            pipeline.ttl(key)
-        return [key for key, ttl in zip(keys, pipeline.execute(), strict=True) if ttl == -1]
+    found: list[bytes] = client.eval(FOR_EVER, 0)
+    return found
 
 
 @pytest.fixture(autouse=True)
