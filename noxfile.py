@@ -69,7 +69,7 @@ def packaging(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def celery(session: nox.Session) -> None:
     """Real Celery workers, current versions."""
-    run_tests(session, ["tests/celery"], *CURRENT["celery"], "gevent==26.9.0", "pika==1.4.4", at_a_time=3)
+    run_tests(session, ["tests/celery"], *CURRENT["celery"], "gevent==26.9.0", "pika==1.4.4")
 
 
 @nox.session(python="3.11")
@@ -84,9 +84,7 @@ def celery_oldest(session: nox.Session) -> None:
 def dramatiq(session: nox.Session) -> None:
     """Real Dramatiq workers, the current version, on Redis and RabbitMQ, and their demo."""
     folders = ["tests/dramatiq", "tests/demo/test_demo_dramatiq.py", "steindamm/integrations/dramatiq"]
-    run_tests(
-        session, folders, *CURRENT["dramatiq"], "dramatiq[rabbitmq]", "dramatiq-abort==1.2.1", "rich", at_a_time=3
-    )
+    run_tests(session, folders, *CURRENT["dramatiq"], "dramatiq[rabbitmq]", "dramatiq-abort==1.2.1", "rich")
 
 
 @nox.session(python="3.11")
@@ -101,7 +99,7 @@ def dramatiq_oldest(session: nox.Session) -> None:
 def arq(session: nox.Session) -> None:
     """Real arq workers, the current version, and its demo."""
     folders = ["tests/arq", "tests/demo/test_demo_arq.py", "steindamm/integrations/arq"]
-    run_tests(session, folders, *CURRENT["arq"], "rich", at_a_time=3)
+    run_tests(session, folders, *CURRENT["arq"], "rich")
 
 
 @nox.session(python="3.11")
