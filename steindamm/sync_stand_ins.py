@@ -59,7 +59,7 @@ class SyncReplaceable(Replaceable):
 
     def acquire(self) -> Any:
         """As the class without Redis, or the one with it, does."""
-        return self._or_else(super().acquire, lambda: self._own(self._other().acquire()))  # type: ignore[misc]
+        return self._or_else(super().acquire, self._acquire_other)  # type: ignore[misc]
 
     def try_acquire(self) -> Any:
         """The same."""
@@ -100,6 +100,9 @@ class SyncReplaceable(Replaceable):
     def _do_without(self, instead: Callable[[], Any]) -> Any:
         self._used_without()
         return instead()
+
+    def _acquire_other(self) -> Any:
+        return self._own(self._other().acquire())
 
     def _try_other(self) -> Any:
         permit = self._other().try_acquire()

@@ -54,7 +54,7 @@ def failures() -> tuple[type[Exception], ...]:
 @cache
 def async_failures() -> tuple[type[Exception], ...]:
     """The same for an async client; see `was_closed_meanwhile`."""
-    return *failures(), AttributeError, TypeError
+    return *failures(), AttributeError
 
 
 @cache
