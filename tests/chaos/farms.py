@@ -1,23 +1,23 @@
-"""Workers of each queue, as people start them, and the means to send them jobs."""
+"""Workers of one queue or of several, and the servers of their jobs and limits."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Self
 
 from support.servers import Server, valkey_binary
 
 from chaos.journal import Journal
+from chaos.queues import Jobs, Queue
 from chaos.scenes import wait_until
 
 TESTS = Path(__file__).parents[1]
-WORKERS = 3
 STARTING = 60.0
 ENDING = 30.0
 
@@ -25,21 +25,24 @@ ENDING = 30.0
 class Worker:
     """A worker: a process and its children."""
 
-    def __init__(self, journal: Journal, command: list[str], environment: dict[str, str]) -> None:
+    def __init__(self, queue: Queue, number: int, journal: Journal, environment: dict[str, str]) -> None:
+        self.queue = queue
+        self.end_is_known = False
         self._journal = journal
         with (journal.folder / "workers.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *command], cwd=TESTS, env=environment, stdout=log, stderr=log
+                [sys.executable, "-m", *queue.command(number)], cwd=TESTS, env=environment, stdout=log, stderr=log
             )
 
     @property
-    def children(self) -> list[int]:
-        """Those that its main process has started, and theirs."""
-        return descendants(self.process.pid)
+    def pids(self) -> list[int]:
+        """Its main process, those that this one has started, and theirs."""
+        return [self.process.pid, *descendants(self.process.pid)]
 
     def kill(self) -> None:
         """SIGKILL, for all of it, as a power cut does."""
-        pids = [self.process.pid, *self.children]
+        self.end_is_known = True
+        pids = self.pids
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -47,14 +50,26 @@ class Worker:
             self._journal.write("killed", pid=pid)
         self.process.wait(ENDING)
 
+    def stop(self) -> None:
+        """SIGSTOP, for all of it, as a suspended machine does."""
+        for pid in self.pids:
+            os.kill(pid, signal.SIGSTOP)
+            self._journal.write("stopped", pid=pid)
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        for pid in self.pids:
+            os.kill(pid, signal.SIGCONT)
+
     def kill_child(self) -> None:
         """SIGKILL, for one process of its pool."""
-        child = self.children[-1]
+        child = self.pids[-1]
         os.kill(child, signal.SIGKILL)
         self._journal.write("killed", pid=child)
 
     def end(self) -> None:
         """SIGTERM."""
+        self.end_is_known = True
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(ENDING)
 
@@ -73,20 +88,19 @@ class Farm:
 
     Parameters:
         folder: Where everything is kept.
+        queues: Those that the workers belong to.
     """
 
-    command: ClassVar[list[str]]
-    more: ClassVar[dict[str, str]] = {}
-
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, queues: Sequence[Queue]) -> None:
         self.journal = Journal(folder)
         self.broker, self.server = (self._server(folder / name) for name in ("broker", "limits"))
+        self.queues = queues
         self._environment = {
             **os.environ,
             "CHAOS_BROKER": self.broker.url,
             "CHAOS_LIMITS": self.server.url,
             "CHAOS_JOURNAL": str(folder),
-            **self.more,
+            "dramatiq_worker_timeout": "50",
         }
         self.workers: list[Worker] = []
 
@@ -95,25 +109,35 @@ class Farm:
         folder.mkdir()
         return Server(valkey_binary(), folder)
 
-    def start(self) -> None:
-        """Start one more worker."""
-        self.workers.append(Worker(self.journal, self.command, self._environment))
+    def start(self, queue: Queue) -> None:
+        """Start one more worker of a queue."""
+        self.workers.append(Worker(queue, len(self.workers), self.journal, self._environment))
+
+    def replace_the_dead(self) -> None:
+        """Start a worker for each that has ended by itself, as a supervisor does."""
+        for worker in tuple(self.workers):
+            if worker.process.poll() is not None and not worker.end_is_known:
+                worker.end_is_known = True
+                self.journal.write("killed", pid=worker.process.pid)
+                self.start(worker.queue)
 
     def wait_until_ready(self) -> None:
-        """Wait until so many workers as there ever were have been ready."""
+        """Wait until all who live have said that they are ready."""
 
-        def ready() -> int:
-            return sum(event.what == "ready" for event in self.journal.events())
+        def all_are_ready() -> bool:
+            ready = {event.pid for event in self.journal.events() if event.what == "ready"}
+            return all(ready.intersection(worker.pids) for worker in self.living)
 
-        wait_until(lambda: ready() >= len(self.workers), f"not all are ready: {self.journal.folder}", STARTING)
+        wait_until(all_are_ready, f"not all are ready: {self.journal.folder}", STARTING)
 
     @property
     def living(self) -> list[Worker]:
         return [worker for worker in self.workers if worker.process.poll() is None]
 
-    def send(self, jobs: list[tuple[str, int, str]]) -> None:
-        """Send jobs: kind, round and name."""
-        raise NotImplementedError
+    def send(self, jobs: Jobs) -> None:
+        """Send jobs, to each queue its share of them."""
+        for n, queue in enumerate(self.queues):
+            queue.send(self.broker.url, jobs[n :: len(self.queues)])
 
     def __enter__(self) -> Self:
         return self
@@ -123,60 +147,3 @@ class Farm:
             worker.kill()
         for server in (self.broker, self.server):
             server.stop()
-
-
-class CeleryFarm(Farm):
-    """Celery, with a pool of processes."""
-
-    command: ClassVar = [
-        "celery", "-A", "chaos.apps.celery_app", "worker", "--loglevel", "INFO", "--concurrency", "4",
-        "--without-gossip", "--without-mingle", "--hostname", "%n@%%i",
-    ]  # fmt: skip
-
-    def start(self) -> None:
-        """Start one more worker, with a name of its own."""
-        self.command = [*type(self).command[:-1], f"worker-{len(self.workers)}@chaos"]
-        super().start()
-
-    def send(self, jobs: list[tuple[str, int, str]]) -> None:
-        from celery import Celery
-
-        with Celery("sender", broker=self.broker.url) as app:
-            for kind, round_, who in jobs:
-                app.send_task("work", (kind, round_, who), task_id=who, ignore_result=True)
-
-
-class DramatiqFarm(Farm):
-    """Dramatiq, one process of eight threads a worker."""
-
-    command: ClassVar = ["dramatiq", "chaos.apps.dramatiq_app", "--processes", "1", "--threads", "8"]
-    more: ClassVar = {"dramatiq_worker_timeout": "50"}
-
-    def send(self, jobs: list[tuple[str, int, str]]) -> None:
-        from dramatiq import Message
-        from dramatiq.brokers.redis import RedisBroker
-
-        broker = RedisBroker(url=self.broker.url, middleware=[])
-        for kind, round_, who in jobs:
-            broker.enqueue(Message("default", "work", (kind, round_, who), {}, {}, message_id=who))
-        broker.close()
-
-
-class ArqFarm(Farm):
-    """arq."""
-
-    command: ClassVar = ["arq", "chaos.apps.arq_app.WorkerSettings"]
-
-    def send(self, jobs: list[tuple[str, int, str]]) -> None:
-        asyncio.run(self._send(jobs))
-
-    async def _send(self, jobs: list[tuple[str, int, str]]) -> None:
-        from arq.connections import RedisSettings, create_pool
-
-        pool = await create_pool(RedisSettings.from_dsn(self.broker.url))
-        for kind, round_, who in jobs:
-            await pool.enqueue_job("work", kind, round_, who, _job_id=who)
-        await pool.aclose(close_connection_pool=True)
-
-
-FARMS: dict[str, Any] = {"celery": CeleryFarm, "dramatiq": DramatiqFarm, "arq": ArqFarm}

@@ -13,6 +13,7 @@ import redis
 from chaos.scenes import SLOT, Scene, follow, wait_until
 
 Inject = Callable[[Scene], None]
+HOUR = 3600
 
 
 def nothing(_: Scene) -> None:
@@ -131,6 +132,16 @@ def move_slot(scene: Scene) -> None:
         time.sleep(0.1)
     for node in (target, source, *(other for other in cluster.masters if other not in {target, source})):
         node.admin.execute_command("CLUSTER", "SETSLOT", SLOT, "NODE", cluster.id_of(target))
+
+
+def set_clock_forward(scene: Scene) -> None:
+    """An hour, for good."""
+    scene.clock.set(HOUR)
+
+
+def set_clock_back(scene: Scene) -> None:
+    """An hour, for good."""
+    scene.clock.set(-HOUR)
 
 
 def delay_network(scene: Scene) -> None:

@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from chaos.journal import Event
 
+NOTICED = 0.05
+"""Seconds in which a holder sees at the latest that its lease is lost."""
+
 
 class Execution(NamedTuple):
     """One run of a call, or of a job.
@@ -16,8 +19,8 @@ class Execution(NamedTuple):
         start: When it began.
         who: What ran.
         pid: Where.
-        end: When it ended, in whatever way; where its lease is lost because its process was stopped, with the stop.
-            None where nothing is known.
+        end: When it ended, in whatever way; where its process was stopped meanwhile, with the stop. None where nothing is
+            known.
         how: ``end``; ``lost``, its lease; ``cut`` by the queue, which runs it again; ``killed``; or nothing.
     """
 
@@ -30,7 +33,7 @@ class Execution(NamedTuple):
     @property
     def is_whole(self) -> bool:
         """Whether it ran to its end."""
-        return self.how == "end"
+        return self.how in {"end", "lost"}
 
 
 class History:
@@ -59,6 +62,12 @@ class History:
         """When a process was killed."""
         return next((event.at for event in self._of_process[pid] if event.what == "killed"), None)
 
+    def stopped_at(self, pid: int, before: float) -> float | None:
+        """When a process was first stopped, before some time."""
+        return next(
+            (event.at for event in self._of_process[pid] if event.what == "stopped" and event.at < before), None
+        )
+
     def executions(self, prefix: str = "") -> list[Execution]:
         """All runs of those whose names begin so, in the order of their starts."""
         running: dict[tuple[str, int], Event] = {}
@@ -68,15 +77,18 @@ class History:
             if event.what == "start":
                 running[key] = event
             elif begun := running.pop(key, None):
-                end = self._stopped_between(begun, event) if event.what == "lost" else event.at
-                runs.append(Execution(begun.at, event.who, event.pid, end, event.what))
+                runs.append(Execution(begun.at, event.who, event.pid, self._end_of(begun, event), event.what))
         return sorted([*runs, *map(self._without_end, running.values())])
 
     def _without_end(self, begun: Event) -> Execution:
         killed_at = self.killed_at(begun.pid)
         return Execution(begun.at, begun.who, begun.pid, killed_at, "" if killed_at is None else "killed")
 
-    def _stopped_between(self, begun: Event, lost: Event) -> float:
-        """When a run whose lease is lost ended: with the stop of its process, if that was what lost it."""
-        stops = (event.at for event in self._of_process[lost.pid] if event.what == "stopped")
-        return next((at for at in stops if begun.at <= at <= lost.at), lost.at)
+    def _end_of(self, begun: Event, ended: Event) -> float:
+        """When a run ended, as far as its lease goes: with the stop of its process, for it stood still beyond that.
+
+        One that says that its lease is lost has noticed a little late, since it looks now and then.
+        """
+        stops = (event.at for event in self._of_process[ended.pid] if event.what == "stopped")
+        noticed = max(begun.at, ended.at - NOTICED) if ended.what == "lost" else ended.at
+        return next((at for at in stops if begun.at <= at <= ended.at), noticed)

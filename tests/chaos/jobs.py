@@ -1,4 +1,4 @@
-"""Faults under job workers: three workers of a queue work through hundreds of jobs with two kinds of limits."""
+"""Faults under three workers, of a queue or one of each, and their hundreds of jobs with two kinds of limits."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from chaos import checker, faults
 from chaos.apps.limits import CAPACITY, RATE, SLOTS
-from chaos.farms import FARMS, WORKERS, Farm
+from chaos.farms import Farm
 from chaos.history import History
 from chaos.plain import Pulse
+from chaos.queues import QUEUES
 from chaos.scenes import wait_until
 from chaos.table import Row
 
+WORKERS = 3
 STARTING, HOLDING = 600, 300
 """Jobs a round: at the bucket, and at the semaphore."""
 BEGIN = 0.2
@@ -35,8 +38,17 @@ def nothing(_: Farm) -> None:
 
 def kill_worker(farm: Farm) -> None:
     """SIGKILL for a worker and all that it has started; another one is started."""
-    farm.living[0].kill()
-    farm.start()
+    killed = farm.living[0]
+    killed.kill()
+    farm.start(killed.queue)
+
+
+def stop_worker(farm: Farm, seconds: float = 5.0) -> None:
+    """SIGSTOP for a worker and all that it has started, for longer than a lease lasts."""
+    stopped = farm.living[0]
+    stopped.stop()
+    time.sleep(seconds)
+    stopped.go_on()
 
 
 def kill_child(farm: Farm) -> None:
@@ -49,8 +61,16 @@ def kill_child(farm: Farm) -> None:
 def deploy(farm: Farm) -> None:
     """SIGTERM for one worker after the other; others are started, and take over when they are ready."""
     for worker in farm.living:
-        farm.start()
+        farm.start(worker.queue)
         worker.end()
+
+
+def kill_broker_clients(farm: Farm) -> None:
+    """All connections to the queue's own server are closed, again and again; who ends of it is started again."""
+    for _ in range(10):
+        farm.broker.admin.client_kill_filter(_type="normal", skipme=True)
+        time.sleep(0.1)
+        farm.replace_the_dead()
 
 
 class Fault(NamedTuple):
@@ -59,14 +79,16 @@ class Fault(NamedTuple):
     name: str
     inject: Callable[[Any], None]
     forgets: bool = False
-    queues: tuple[str, ...] = tuple(FARMS)
+    queues: tuple[str, ...] = tuple(QUEUES)
 
 
 FAULTS = [
     Fault("none", nothing),
     Fault("worker killed", kill_worker),
+    Fault("worker stopped for 5 s", stop_worker),
     Fault("pool processes killed", kill_child, queues=("celery",)),
     Fault("rolling deploy (SIGTERM)", deploy),
+    Fault("queue's server: CLIENT KILL, 10 times", kill_broker_clients, queues=("dramatiq", "arq")),
     Fault("limits' server stopped for 5 s", faults.stop_server),
     Fault("limits' server killed, comes back empty", faults.restart_server, forgets=True),
     Fault("limits' server: CLIENT KILL, 10 times", faults.kill_clients),
@@ -81,8 +103,8 @@ def run(farm: Farm, fault: Fault, round_: int, starting: int = STARTING, holding
     random.shuffle(jobs)
     names = {who for _, _, who in jobs}
 
-    def have(what: str) -> int:
-        return len({event.who for event in farm.journal.events() if event.what == what} & names)
+    def have(*what: str) -> int:
+        return len({event.who for event in farm.journal.events() if event.what in what} & names)
 
     with Pulse() as pulse:
         farm.send(jobs)
@@ -90,7 +112,7 @@ def run(farm: Farm, fault: Fault, round_: int, starting: int = STARTING, holding
         begins = time.monotonic()
         fault.inject(farm)
         over = time.monotonic()
-        while have("end") < len(jobs) and time.monotonic() < over + PATIENCE:
+        while have("end", "lost") < len(jobs) and time.monotonic() < over + PATIENCE:
             time.sleep(0.2)
         time.sleep(SECOND_RUNS)
     farm.wait_until_ready()
@@ -125,9 +147,9 @@ def outcome(
 
 def play(queue: str, words: Sequence[str], **counts: int) -> Iterator[Row]:
     """One fault after the other, at the same workers."""
-    with tempfile.TemporaryDirectory() as folder, FARMS[queue](Path(folder)) as farm:
-        for _ in range(WORKERS):
-            farm.start()
+    with tempfile.TemporaryDirectory() as folder, Farm(Path(folder), QUEUES[queue]) as farm:
+        for each in islice(cycle(QUEUES[queue]), WORKERS):
+            farm.start(each)
         farm.wait_until_ready()
         for round_, fault in enumerate(FAULTS):
             if queue in fault.queues and (not words or any(word in fault.name for word in words)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from chaos import callers, checker, faults, scenes
+from chaos.clock import LIBRARY
 from chaos.history import History
 from chaos.journal import Journal
 from chaos.scenes import Scene, wait_until
@@ -26,6 +28,11 @@ BEFORE, AFTER = 1.0, 3.0
 LATE = 0.05
 """Seconds by which a caller may be late on a machine that has time for it."""
 
+FORGOTTEN = callers.CAPACITY, callers.SLOTS
+"""Where the server loses its memory, or what its replica has not heard of yet."""
+PASSED = callers.CAPACITY + scenes.PROCESSES * callers.STARTING, callers.SLOTS
+"""Where all turns of those who sleep are over for the server, and all leases have run out."""
+
 
 class Fault(NamedTuple):
     """One row.
@@ -35,32 +42,39 @@ class Fault(NamedTuple):
         inject: Does it.
         lasts: Seconds that it takes, about.
         scene: Where.
-        forgets: Whether the server loses its memory by it, or what its replica has not heard of yet.
+        bound: Starts, and slots, by which the limits may be exceeded by it.
+        in_order: Whether all are served in the order in which they asked in spite of it: nobody is cut off, or delayed
+            on the way.
     """
 
     name: str
     inject: faults.Inject
     lasts: float = 1.0
     scene: Callable[[Journal, Path], AbstractContextManager[Scene]] = scenes.alone
-    forgets: bool = False
+    bound: tuple[int, int] = (0, 0)
+    in_order: bool = False
 
 
 FAULTS = [
-    Fault("none", faults.nothing),
-    Fault("process killed", faults.kill_process),
+    Fault("none", faults.nothing, in_order=True),
+    Fault("process killed", faults.kill_process, in_order=True),
     Fault("processes stopped for 3 s", faults.stop_process, 3),
-    Fault("server killed, comes back empty", faults.restart_server, forgets=True),
+    Fault("server killed, comes back empty", faults.restart_server, bound=FORGOTTEN),
     Fault("server killed, comes back with its AOF", faults.restart_server, 1, scenes.lasting),
     Fault("server stopped for 5 s", faults.stop_server, 5),
-    Fault("SCRIPT FLUSH, 20 times", faults.flush_scripts),
+    Fault("SCRIPT FLUSH, 20 times", faults.flush_scripts, in_order=True),
     Fault("CLIENT KILL, 10 times", faults.kill_clients),
-    Fault("FLUSHALL", faults.flush_all, 0, forgets=True),
+    Fault("FLUSHALL", faults.flush_all, 0, bound=FORGOTTEN),
     Fault("CLIENT PAUSE for 2 s", faults.pause_clients, 2),
-    Fault("out of memory for 2 s", faults.run_out_of_memory, 2),
-    Fault("read-only for 2 s", faults.make_read_only, 2.5, scenes.with_a_replica, forgets=True),
-    Fault("cluster: failover", faults.fail_over, 1, scenes.in_a_cluster),
-    Fault("cluster: master killed", faults.kill_leader, 3, scenes.in_a_cluster, forgets=True),
+    Fault("out of memory for 2 s", faults.run_out_of_memory, 2, in_order=True),
+    Fault("read-only for 2 s", faults.make_read_only, 2.5, scenes.with_a_replica, bound=FORGOTTEN),
+    Fault("cluster: failover", faults.fail_over, 1, scenes.in_a_cluster, in_order=True),
+    Fault("cluster: master killed", faults.kill_leader, 3, scenes.in_a_cluster, bound=FORGOTTEN),
     Fault("cluster: slot moved in use", faults.move_slot, 1.5, scenes.in_a_cluster),
+    Fault("server's clock an hour forward", faults.set_clock_forward, 1, scenes.by_a_clock_of_its_own, bound=PASSED),
+    Fault("server's clock an hour back", faults.set_clock_back, 1, scenes.by_a_clock_of_its_own, in_order=True),
+    Fault("callers' clocks an hour forward", faults.set_clock_forward, 1, scenes.by_two_clocks, in_order=True),
+    Fault("callers' clocks an hour back", faults.set_clock_back, 1, scenes.by_two_clocks, in_order=True),
     Fault("network slow by 0.3 s for 2 s", faults.delay_network, 2, scenes.behind_a_network),
     Fault("network silent for 3 s", faults.swallow_network, 3, scenes.behind_a_network),
     Fault("network cut in replies for 2 s", faults.cut_network, 2, scenes.behind_a_network),
@@ -95,7 +109,10 @@ def run(fault: Fault, ways: Iterable[str] = ("sync", "async", "sync", "async")) 
         journal = Journal(Path(folder))
         with fault.scene(journal, Path(folder)) as scene, Pulse() as pulse:
             seconds = BEFORE + fault.lasts + AFTER
-            processes = [start(url, folder, seconds, way) for url, way in zip(scene.urls, ways, strict=True)]
+            processes = [
+                start(url, folder, seconds, way, more)
+                for url, way, more in zip(scene.urls, ways, scene.environments, strict=True)
+            ]
             try:
                 scene.pids = [process.pid for process in processes]
                 wait_until(lambda: len({event.pid for event in journal.events()}) == len(processes), "not all call")
@@ -111,9 +128,9 @@ def run(fault: Fault, ways: Iterable[str] = ("sync", "async", "sync", "async")) 
         return outcome(fault, History(journal.events()), pulse.late)
 
 
-def start(url: str, folder: str, seconds: float, way: str) -> subprocess.Popen[bytes]:
+def start(url: str, folder: str, seconds: float, way: str, more: dict[str, str]) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "chaos.callers", url, folder, str(seconds), way]
-    return subprocess.Popen(command, cwd=TESTS, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(command, cwd=TESTS, env={**os.environ, **more}, stderr=subprocess.DEVNULL)
 
 
 def end(processes: list[subprocess.Popen[bytes]], seconds: float) -> None:
@@ -139,17 +156,23 @@ def outcome(fault: Fault, history: History, late: float) -> Row:
         len(history.of("told")),
         checker.starts_over_limit(starts, callers.CAPACITY, callers.RATE, LATE + late),
         checker.slots_over_limit(holds, callers.SLOTS),
-        (callers.CAPACITY, callers.SLOTS) if fault.forgets else (0, 0),
+        fault.bound,
         (
             checker.recovery(starts, over, callers.RATE),
             checker.recovery([hold.start for hold in holds], over, usual),
         ),
         late,
+        sum(checker.overtaken(history, kind, begins - BEFORE / 2, LATE + late) for kind in ("rate", "slot")),
+        0 if fault.in_order else None,
     )
 
 
 def play(_: str, words: Sequence[str]) -> Iterator[Row]:
     """One fault after the other."""
     for fault in FAULTS:
-        if not words or any(word in fault.name for word in words):
-            yield run(fault)
+        if words and not any(word in fault.name for word in words):
+            continue
+        if LIBRARY is None and "clock" in fault.name:
+            print(f"  {fault.name}: left out, libfaketime is not installed", file=sys.stderr)
+            continue
+        yield run(fault)

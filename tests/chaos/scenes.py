@@ -11,6 +11,7 @@ from typing import Any
 from redis.crc import key_slot
 from support.servers import HOST, PATIENCE, Cluster, Server, free_port, valkey_binary
 
+from chaos.clock import Clock
 from chaos.journal import Journal
 from chaos.proxy import Proxy
 
@@ -35,8 +36,13 @@ class Scene:
         journal: Where everybody writes.
         server: The server whose fault it is.
         urls: How each process reaches it.
+
+    Attributes:
+        environments: What each process is started with.
+        pids: Those of the processes.
     """
 
+    clock: Clock
     proxy: Proxy
     replica: Server
     cluster: ReplicatedCluster
@@ -45,6 +51,7 @@ class Scene:
         self.journal = journal
         self.server = server
         self.urls = urls or [server.url + TIMEOUT] * PROCESSES
+        self.environments: list[dict[str, str]] = [{}] * len(self.urls)
         self.pids: list[int] = []
 
     def starts(self) -> int:
@@ -62,6 +69,25 @@ def alone(journal: Journal, folder: Path, *options: str) -> Iterator[Scene]:
 def lasting(journal: Journal, folder: Path) -> Iterator[Scene]:
     """One server that writes down what it is told."""
     with alone(journal, folder, "appendonly yes") as scene:
+        yield scene
+
+
+@contextmanager
+def by_a_clock_of_its_own(journal: Journal, folder: Path) -> Iterator[Scene]:
+    """One server with a clock that can be set."""
+    clock = Clock(folder)
+    with Server(valkey_binary(), folder, environment=clock.environment) as server:
+        scene = Scene(journal, server)
+        scene.clock = clock
+        yield scene
+
+
+@contextmanager
+def by_two_clocks(journal: Journal, folder: Path) -> Iterator[Scene]:
+    """Half of the processes have a clock that can be set."""
+    with alone(journal, folder) as scene:
+        scene.clock = Clock(folder)
+        scene.environments[: PROCESSES // 2] = [scene.clock.environment] * (PROCESSES // 2)
         yield scene
 
 

@@ -21,7 +21,9 @@ class Row(NamedTuple):
         bound: Starts, and slots, by which they may be exceeded by this fault.
         recovery: Seconds until starts, and holds, came at their usual rate again; None where the work was done before.
         late: Seconds by which the machine itself was late, which is allowed for.
-        swallowed: Jobs that the queue's transport lost on their way to a worker that was killed.
+        aside: Jobs that the queue's transport lost on their way to a worker that was killed; of plain callers, those
+            who started after one that had asked later.
+        most_aside: How many of them there may be; None for any number.
     """
 
     fault: str
@@ -34,33 +36,26 @@ class Row(NamedTuple):
     bound: tuple[float, int]
     recovery: tuple[float | None, float | None]
     late: float
-    swallowed: int = 0
+    aside: int = 0
+    most_aside: int | None = None
 
     @property
     def is_right(self) -> bool:
         """Whether all that is promised was kept."""
         starts, slots = self.bound
-        return not self.lost and not self.doubled and self.starts_over <= starts and self.slots_over <= slots
+        is_in_order = self.most_aside is None or self.aside <= self.most_aside
+        is_within = self.starts_over <= starts and self.slots_over <= slots
+        return not self.lost and not self.doubled and is_within and is_in_order
 
 
-PLAIN = "fault", "calls", "lost", "surprises", "told", "starts over", "slots over", "recovery", "late"
-JOBS = (
-    "fault",
-    "jobs",
-    "lost",
-    "doubled by us",
-    "redelivered",
-    "starts over",
-    "slots over",
-    "recovery",
-    "late",
-    "swallowed",
-)
+COMMON = "starts over", "slots over", "recovery", "late"
+PLAIN = "fault", "calls", "lost", "surprises", "told", *COMMON, "overtaken"
+JOBS = "fault", "jobs", "lost", "doubled by us", "redelivered", *COMMON, "swallowed"
 
 
 def table(title: str, heads: Sequence[str], rows: Sequence[Row]) -> str:
     """The rows as text."""
-    lines = [list(heads), *(cells(row)[: len(heads)] for row in rows)]
+    lines = [list(heads), *(cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
     texts = ["  ".join(_aligned(cell, width) for cell, width in zip(line, widths, strict=True)) for line in lines]
     return "\n".join([title, *texts])
@@ -83,5 +78,5 @@ def cells(row: Row) -> list[str]:
         f"{row.slots_over}" + (f" of {slots}" if slots else ""),
         " / ".join("-" if seconds is None else f"{seconds:.1f} s" for seconds in row.recovery),
         f"{row.late:.2f} s",
-        str(row.swallowed),
+        str(row.aside),
     ]

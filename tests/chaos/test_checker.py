@@ -76,6 +76,12 @@ def test_unless_it_was_cut_or_its_process_killed_before_it_could_say_that_it_is_
     assert repeats(event(0, "start"), event(1, "end"), event(4, "killed", ""), *again) == (0, 1)
 
 
+def test_or_its_queue_gave_up_a_worker_that_stood_still() -> None:
+    again = event(5, "start", pid=2), event(6, "end", pid=2)
+    assert repeats(event(0, "taken"), event(1, "stopped", ""), *again, event(7, "start"), event(8, "end")) == (1, 0)
+    assert repeats(event(0, "start"), event(1, "end"), event(9, "stopped", ""), *again) == (0, 1)
+
+
 def test_a_job_that_never_ends_is_lost() -> None:
     history = History([event(0, "start", "a"), event(1, "end", "a"), event(1, "start", "b"), event(2, "killed", "")])
     assert checker.lost(["a", "b", "c"], history.executions()) == {"b", "c"}
@@ -91,6 +97,16 @@ def test_the_hold_of_one_who_was_stopped_until_its_lease_was_over_ended_with_the
     events = [event(0, "start"), event(1, "stopped", ""), event(5, "lost")]
     assert [run.end for run in History(events).executions()] == [1]
     assert [run.end for run in History([event(0, "start"), event(3, "killed", "")]).executions()] == [3]
+
+
+def test_a_caller_that_starts_before_one_who_had_asked_earlier_has_overtaken_it() -> None:
+    events = [event(n, "asks", f"job {n}") for n in range(4)]
+    in_order = [event(10 + n, "start", f"job {n}") for n in range(4)]
+    assert checker.overtaken(History([*events, *in_order]), "job", 0, late=0.1) == 0
+    late = [event(10 + n, "start", f"job {(n + 1) % 4}") for n in range(4)]
+    assert checker.overtaken(History([*events, *late]), "job", 0, late=0.1) == 1
+    assert checker.overtaken(History([*events, *late]), "job", 0.5, late=0.1) == 0
+    assert checker.overtaken(History([*events, *late]), "job", 0, late=5) == 0
 
 
 def test_one_who_asks_and_hears_nothing_is_found() -> None:

@@ -6,7 +6,7 @@ import time
 
 from chaos import faults, plain
 from chaos.callers import LEASE
-from chaos.plain import Fault
+from chaos.plain import FORGOTTEN, Fault
 from chaos.scenes import Scene
 
 NAIVE = ["naive"] * 4
@@ -32,7 +32,7 @@ def kill_and_forget(scene: Scene) -> None:
 
 
 def test_nothing_is_lost_and_nothing_over_the_limit() -> None:
-    row = plain.run(Fault("one after the other", one_after_the_other, 4, forgets=True))
+    row = plain.run(Fault("one after the other", one_after_the_other, 4, bound=FORGOTTEN))
     assert row.calls > 100
     assert row.is_right, row
 

@@ -53,10 +53,20 @@ class Server:
         binary: The program.
         folder: Where it keeps its files.
         options: Lines of its configuration, as in ``"appendonly yes"``.
+        port: A free one by default.
+        environment: Variables that it is started with beside ours.
     """
 
-    def __init__(self, binary: str, folder: Path, *options: str, port: int | None = None) -> None:
+    def __init__(
+        self,
+        binary: str,
+        folder: Path,
+        *options: str,
+        port: int | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.binary = binary
+        self.environment = {**os.environ, **(environment or {})}
         self.folder = folder
         self.options = options
         self.port = port or free_port()
@@ -75,7 +85,9 @@ class Server:
             *self.options,
         ]
         with (self.folder / f"{self.port}.log").open("ab") as log:
-            self.process = subprocess.Popen([self.binary, "-"], stdin=subprocess.PIPE, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                [self.binary, "-"], env=self.environment, stdin=subprocess.PIPE, stdout=log, stderr=log
+            )
         assert self.process.stdin
         with self.process.stdin as stdin:
             stdin.write("\n".join(lines).encode())

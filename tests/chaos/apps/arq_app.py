@@ -9,7 +9,7 @@ from typing import Any
 from arq.connections import RedisSettings
 from redis.asyncio import Redis
 
-from chaos.apps.limits import BROKER, HOLDS, LIMITS, journal, note_deferrals, terms_of
+from chaos.apps.limits import BROKER, HOLDS, LIMITS, begin, how_it_ends, journal, note_deferrals, terms_of
 from steindamm import AsyncSemaphore, AsyncTokenBucket
 from steindamm.integrations.arq import rate_limited, rate_limited_worker
 
@@ -19,20 +19,20 @@ note_deferrals("arq")
 
 @cache
 def limiter(kind: str, round_: int) -> Any:
-    make = AsyncTokenBucket if kind == "rate" else AsyncSemaphore
+    make = AsyncTokenBucket if kind != "slot" else AsyncSemaphore
     return make(**terms_of(kind, round_), connection=limits)
 
 
 @rate_limited(limiter=lambda kind, round_, _: limiter(kind, round_))
 async def work(ctx: dict[str, Any], kind: str, round_: int, who: str) -> None:
-    journal.write("start", who)
+    begin(kind, who)
     try:
         if kind == "slot":
             await asyncio.sleep(HOLDS)
     except asyncio.CancelledError:
         journal.write("cut", who)
         raise
-    journal.write("end", who)
+    journal.write(how_it_ends(kind), who)
 
 
 async def say_ready(ctx: dict[str, Any]) -> None:

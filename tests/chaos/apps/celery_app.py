@@ -10,7 +10,7 @@ import redis
 from celery import Celery
 from celery.signals import before_task_publish, task_received, worker_ready
 
-from chaos.apps.limits import BROKER, HOLDS, LIMITS, journal, note_deferrals, terms_of
+from chaos.apps.limits import BROKER, HOLDS, LIMITS, begin, how_it_ends, journal, note_deferrals, terms_of
 from steindamm import SyncSemaphore, SyncTokenBucket
 from steindamm.integrations.celery import RateLimitedTask
 
@@ -48,13 +48,13 @@ def note_copy(headers: dict[str, Any], **_: Any) -> None:
 
 @cache
 def limiter(kind: str, round_: int) -> Any:
-    make = SyncTokenBucket if kind == "rate" else SyncSemaphore
+    make = SyncTokenBucket if kind != "slot" else SyncSemaphore
     return make(**terms_of(kind, round_), connection=limits)
 
 
 @app.task(name="work", base=RateLimitedTask, limiter=lambda kind, round_, _: limiter(kind, round_))
 def work(kind: str, round_: int, who: str) -> None:
-    journal.write("start", who)
+    begin(kind, who)
     if kind == "slot":
         time.sleep(HOLDS)
-    journal.write("end", who)
+    journal.write(how_it_ends(kind), who)

@@ -12,7 +12,7 @@ from dramatiq import Broker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import AgeLimit, Middleware
 
-from chaos.apps.limits import BROKER, HOLDS, LIMITS, journal, note_deferrals, terms_of
+from chaos.apps.limits import BROKER, HOLDS, LIMITS, begin, how_it_ends, journal, note_deferrals, terms_of
 from steindamm import SyncSemaphore, SyncTokenBucket
 from steindamm.integrations.dramatiq import RateLimitMiddleware
 
@@ -41,13 +41,13 @@ dramatiq.set_broker(broker)
 
 @cache
 def limiter(kind: str, round_: int) -> Any:
-    make = SyncTokenBucket if kind == "rate" else SyncSemaphore
+    make = SyncTokenBucket if kind != "slot" else SyncSemaphore
     return make(**terms_of(kind, round_), connection=limits)
 
 
 @dramatiq.actor(limiter=lambda kind, round_, _: limiter(kind, round_))
 def work(kind: str, round_: int, who: str) -> None:
-    journal.write("start", who)
+    begin(kind, who)
     if kind == "slot":
         time.sleep(HOLDS)
-    journal.write("end", who)
+    journal.write(how_it_ends(kind), who)
