@@ -9,6 +9,7 @@ import nox
 
 PYENV = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
 os.environ["PATH"] = os.pathsep.join([os.environ["PATH"], *map(str, sorted(PYENV.glob("3.1[1-9].*/bin")))])
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each of the many workers would compile its queue anew
 
 nox.options.download_python = "never"
 nox.options.default_venv_backend = "uv|virtualenv"
