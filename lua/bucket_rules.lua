@@ -4,7 +4,7 @@
 --
 -- A script makes its functions, and what they refer to, anew each time it runs: few of both make it fast.
 
-local DUST, ROUNDING, YOUNG, REMEMBERED = 1e-9, 1, 10, 60e6
+local DUST, ROUNDING, YOUNG, REMEMBERED = 1e-9, 1, 100, 60e6
 local REFUSED, GRANTED, BOOKED, EARLY = 0, 1, 2, 3
 
 local function grid_start(terms, now)

@@ -31,8 +31,10 @@ DUST = 1e-9
 
 ROUNDING = 1.0
 """Microseconds by which a turn that was told in whole ones may be off."""
-YOUNG = 10
-"""Requests that a bucket has decided on, below which its backend may just have lost an older one."""
+YOUNG = 100
+"""Requests that a bucket has decided on, below which its backend may just have lost an older one.
+
+So many are decided on before all processes with sleepers have asked and told, if no line is longer."""
 REMEMBERED = 60e6
 """Microseconds; turns that are further away are not believed to have been lost with a backend's memory."""
 

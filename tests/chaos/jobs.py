@@ -67,8 +67,9 @@ def deploy(farm: Farm) -> None:
 
 def kill_broker_clients(farm: Farm) -> None:
     """All connections to the queue's own server are closed, again and again; who ends of it is started again."""
-    for _ in range(10):
-        farm.broker.admin.client_kill_filter(_type="normal", skipme=True)
+    for n in range(30):
+        if n < 10:
+            farm.broker.admin.client_kill_filter(_type="normal", skipme=True)
         time.sleep(0.1)
         farm.replace_the_dead()
 

@@ -8,7 +8,7 @@ import time
 from support.bucket_and_clock import US, Bucket
 from support.buckets import Kind, call
 
-from steindamm.rules.bucket import REMEMBERED, YOUNG, Verdict, What
+from steindamm.rules.bucket import REMEMBERED, YOUNG, Request, Verdict, What
 from steindamm.turns import OVERSLEPT
 
 
@@ -36,10 +36,22 @@ def test_a_turn_that_it_knows_or_that_has_passed_changes_nothing() -> None:
 
 def test_a_bucket_that_is_not_new_believes_itself() -> None:
     """Its line may end sooner because tokens were given back."""
-    bucket = Bucket(capacity=100, now=1e12)
+    bucket = Bucket(capacity=2 * YOUNG, now=1e12)
     for _ in range(YOUNG):
         bucket.take()
     assert told(bucket, 7) == 0
+
+
+async def test_it_is_new_for_as_long_on_a_server(redis_buckets: Kind) -> None:
+    def teller(now: float) -> Request:
+        return Request(What.TAKE, 1.0, accept=0.0, turn=now + 7 * US)
+
+    for requests, wait in ((YOUNG - 1, 8), (YOUNG, 0)):
+        bucket = redis_buckets(capacity=2 * YOUNG, refill_frequency=1)
+        for _ in range(requests):
+            decision = await call(bucket._backend.ask, Request(What.TAKE, 1.0))
+        told = await call(bucket._backend.ask, teller(decision.turn))
+        assert round(told.wait / US) == wait
 
 
 def test_a_clock_that_was_set_back_as_well_stalls_nobody_for_long() -> None:
