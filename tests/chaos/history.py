@@ -19,8 +19,8 @@ class Execution(NamedTuple):
         start: When it began.
         who: What ran.
         pid: Where.
-        end: When it ended, in whatever way; where its process was stopped meanwhile, with the stop. None where nothing is
-            known.
+        end: When it ended, in whatever way; where its process was stopped meanwhile, with the stop. None where nobody
+            knows.
         how: ``end``; ``lost``, its lease; ``cut`` by the queue, which runs it again; ``killed``; or nothing.
     """
 

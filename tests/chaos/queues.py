@@ -75,6 +75,6 @@ QUEUES: dict[str, list[Queue]] = {
 }
 """Who works: three workers of one queue, or one of each.
 
-The first is the one that is killed. In the mixture that is not Celery's: the kombu that shares a redis-py with arq brings
-ten messages of a killed worker back every hundred seconds.
+The first is the one that is killed. In the mixture that is not Celery's: the kombu that shares a redis-py with arq
+brings ten messages of a killed worker back every hundred seconds.
 """
