@@ -67,9 +67,8 @@ def deploy(farm: Farm) -> None:
 
 def kill_broker_clients(farm: Farm) -> None:
     """All connections to the queue's own server are closed, again and again; who ends of it is started again."""
-    for n in range(30):
-        if n < 10:
-            farm.broker.admin.client_kill_filter(_type="normal", skipme=True)
+    for _ in range(10):
+        farm.broker.admin.client_kill_filter(_type="normal", skipme=True)
         time.sleep(0.1)
         farm.replace_the_dead()
 
@@ -115,6 +114,7 @@ def run(farm: Farm, fault: Fault, round_: int, starting: int = STARTING, holding
         over = time.monotonic()
         while have("end", "lost") < len(jobs) and time.monotonic() < over + PATIENCE:
             time.sleep(0.2)
+            farm.replace_the_dead()
         time.sleep(SECOND_RUNS)
     farm.wait_until_ready()
     return outcome(fault, History(farm.journal.events()), names, round_, begins, over, pulse.late)
