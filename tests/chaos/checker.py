@@ -9,9 +9,9 @@ from itertools import pairwise
 
 from chaos.history import Execution, History
 
-ACKNOWLEDGED = 1.0
-"""Seconds within which a worker that has done with a job has told the queue; if it is killed before, the queue
-delivers the job again, and cannot know better."""
+ACKNOWLEDGED = {"killed": 1.0, "ended": 6.0}
+"""Seconds before its death by which a worker that had done with a job has told the queue; else the queue delivers the
+job again, and cannot know better. One that ends by itself, since its queue has hung up, takes its time for it."""
 
 
 def starts_over_limit(starts: Iterable[float], capacity: float, rate: float, late: float = 0.0) -> float:
@@ -69,12 +69,13 @@ def repeated(runs: Sequence[Execution], history: History) -> tuple[list[Executio
         It gives up one that is killed before the job has ended and was acknowledged, and one that stands still.
         """
         held = hands[run.who]
-        kills = ((event.at, history.killed_at(event.pid)) for event in held)
+        deaths = ((event.at, history.death_of(event.pid)) for event in held)
         return (
             any(before.how in {"killed", "cut"} for before in earlier)
             or any(history.stopped_at(event.pid, before=run.start) for event in held)
             or any(
-                killed is not None and 0 <= killed - at < ACKNOWLEDGED and killed < run.start for at, killed in kills
+                death is not None and 0 <= death.at - at < ACKNOWLEDGED[death.what] and death.at < run.start
+                for at, death in deaths
             )
         )
 
@@ -87,7 +88,7 @@ def unanswered(history: History, prefix: str) -> set[str]:
     """Calls that neither started nor were told why not, though their process was not killed."""
     answered = {event.who for event in history.of("start", "told", "surprise", prefix=prefix)}
     asks = history.of("asks", prefix=prefix)
-    return {event.who for event in asks if event.who not in answered and history.killed_at(event.pid) is None}
+    return {event.who for event in asks if event.who not in answered and history.death_of(event.pid) is None}
 
 
 def overtaken(history: History, prefix: str, since: float, late: float) -> int:

@@ -118,7 +118,7 @@ class Farm:
         for worker in tuple(self.workers):
             if worker.process.poll() is not None and not worker.end_is_known:
                 worker.end_is_known = True
-                self.journal.write("killed", pid=worker.process.pid)
+                self.journal.write("ended", pid=worker.process.pid)
                 self.start(worker.queue)
 
     def wait_until_ready(self) -> None:

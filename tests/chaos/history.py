@@ -47,7 +47,7 @@ class History:
         self.events = sorted(events)
         self._of_process: dict[int, list[Event]] = defaultdict(list)
         for event in self.events:
-            if event.what in {"killed", "stopped"}:
+            if event.what in {"killed", "ended", "stopped"}:
                 self._of_process[event.pid].append(event)
 
     def of(self, *kinds: str, prefix: str = "") -> list[Event]:
@@ -58,9 +58,9 @@ class History:
         """When something happened first."""
         return next((event.at for event in self.events if event.what == what), None)
 
-    def killed_at(self, pid: int) -> float | None:
-        """When a process was killed."""
-        return next((event.at for event in self._of_process[pid] if event.what == "killed"), None)
+    def death_of(self, pid: int) -> Event | None:
+        """How and when a process was killed, or has ended by itself."""
+        return next((event for event in self._of_process[pid] if event.what != "stopped"), None)
 
     def stopped_at(self, pid: int, before: float) -> float | None:
         """When a process was first stopped, before some time."""
@@ -81,8 +81,9 @@ class History:
         return sorted([*runs, *map(self._without_end, running.values())])
 
     def _without_end(self, begun: Event) -> Execution:
-        killed_at = self.killed_at(begun.pid)
-        return Execution(begun.at, begun.who, begun.pid, killed_at, "" if killed_at is None else "killed")
+        death = self.death_of(begun.pid)
+        end, how = (None, "") if death is None else (death.at, "killed")
+        return Execution(begun.at, begun.who, begun.pid, end, how)
 
     def _end_of(self, begun: Event, ended: Event) -> float:
         """When a run ended, as far as its lease goes: with the stop of its process, for it stood still beyond that.

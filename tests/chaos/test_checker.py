@@ -74,6 +74,7 @@ def test_unless_it_was_cut_or_its_process_killed_before_it_could_say_that_it_is_
     assert repeats(event(0, "start"), event(1, "cut"), *again) == (1, 0)
     assert repeats(event(0, "start"), event(1, "end"), event(1.5, "killed", ""), *again) == (1, 0)
     assert repeats(event(0, "start"), event(1, "end"), event(4, "killed", ""), *again) == (0, 1)
+    assert repeats(event(0, "start"), event(1, "end"), event(4, "ended", ""), *again) == (1, 0)
 
 
 def test_or_its_queue_gave_up_a_worker_that_stood_still() -> None:
