@@ -6,7 +6,7 @@ import pytest
 
 from chaos import jobs
 
-SHORT = {"celery": "pool processes killed", "dramatiq": "worker killed", "arq": "CLIENT KILL"}
+SHORT = {"celery": "pool processes killed", "dramatiq": "worker killed", "arq": "limits' server: CLIENT KILL"}
 
 
 @pytest.mark.parametrize("queue", list(SHORT))
