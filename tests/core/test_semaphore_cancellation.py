@@ -220,6 +220,7 @@ INTERRUPTED = """
 import os, signal, sys, threading, time
 from steindamm import SyncSemaphore
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background hands on that it is ignored
 url, name, where = sys.argv[1:]
 semaphore = SyncSemaphore(name=name, capacity=1, max_sleep=0, connection=None if url == "local" else url)
 holder = semaphore.acquire() if where == "waiting" else None
