@@ -105,9 +105,9 @@ class Delivery:
         try:
             return await waiting
         except asyncio.CancelledError:
-            await asyncio.shield(in_background(self._entry.spare_the_try()))
             if not self._stays and self._until_timeout() < TIMED_OUT:
                 await asyncio.shield(in_background(self._go_back(Defer(SHORTEST_WAIT, booking))))
+            await asyncio.shield(in_background(self._entry.spare_the_try()))
             raise
 
     async def _leave_to_start(self, booking: Booking) -> Start | None:

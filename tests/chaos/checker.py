@@ -72,7 +72,7 @@ def repeated(runs: Sequence[Execution], history: History) -> tuple[list[Executio
         deaths = ((event.at, history.death_of(event.pid)) for event in held)
         return (
             any(before.how in {"killed", "cut"} for before in earlier)
-            or any(history.stopped_at(event.pid, before=run.start) for event in held)
+            or any(history.was_stopped(event.pid, before=run.start) for event in held)
             or any(
                 death is not None and 0 <= death.at - at < ACKNOWLEDGED[death.what] and death.at < run.start
                 for at, death in deaths

@@ -62,11 +62,9 @@ class History:
         """How and when a process was killed, or has ended by itself."""
         return next((event for event in self._of_process[pid] if event.what != "stopped"), None)
 
-    def stopped_at(self, pid: int, before: float) -> float | None:
-        """When a process was first stopped, before some time."""
-        return next(
-            (event.at for event in self._of_process[pid] if event.what == "stopped" and event.at < before), None
-        )
+    def was_stopped(self, pid: int, before: float) -> bool:
+        """Whether a process was stopped before some time."""
+        return any(event.what == "stopped" and event.at < before for event in self._of_process[pid])
 
     def executions(self, prefix: str = "") -> list[Execution]:
         """All runs of those whose names begin so, in the order of their starts."""
