@@ -9,7 +9,8 @@ import math
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 
 from steindamm.answers import Answer
@@ -23,6 +24,7 @@ from steindamm.integrations.job_limits import MAX_BOOKING, Claim, JobLimit
 from steindamm.permits import Permit, SlotPermit
 from steindamm.several_limits import AllOf, AllOfPermit
 from steindamm.token_bucket import TokenBucket
+from steindamm.turns import OVERSLEPT
 from steindamm.visits import LITTLE
 
 UNAVAILABLE_WAIT = 1.0
@@ -40,6 +42,18 @@ class Start:
 
     wait: float
     answer: Answer
+    _given_at: float = field(default_factory=monotonic)
+
+    @property
+    def is_missed(self) -> bool:
+        """Whether it came to nothing, since the worker stood still, or had no room: the job has to ask again.
+
+        Others may have its slot by now, or its turn is so long ago that it would start together with later ones.
+        """
+        permit = self.answer.permit
+        parts = permit.permits if isinstance(permit, AllOfPermit) else (permit,)
+        is_late = monotonic() > self._given_at + self.wait + OVERSLEPT
+        return any(part.lost if isinstance(part, SlotPermit) else is_late for part in parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +140,11 @@ def unanswered(job: JobLimit, claim: Claim, booking: Booking, error: LimiterUnav
         return Fail(MaxSleepExceededError(claim.limiter.name, None, job.max_deferral))
     wait = UNAVAILABLE_WAIT * random.uniform(0.5, 1.0)  # noqa: S311
     return Unavailable(wait, booking.deferred(booking.limiter, booking.turn, now), error=error)
+
+
+def again(claim: Claim, booking: Booking, missed: Start) -> Booking:
+    """What a job asks anew with that has missed its start, and given back what it was given."""
+    return booking.deferred(claim.limiter.name, missed.answer.turn, time.time())
 
 
 def release(claim: Claim, start: Start) -> None:

@@ -27,6 +27,7 @@ from steindamm.integrations.decisions import (
     Start,
     Unavailable,
     adecide,
+    again,
     holds_slots,
     permit_of,
     time_left,
@@ -117,9 +118,10 @@ class Delivery:
             while self._claim is not None:
                 decision = await self._decide_in_time(self._claim, booking, has_place=has_place)
                 if isinstance(decision, Start):
-                    await self._until_start(self._claim, decision)
-                    note_end(self._claim, booking)
-                    return decision
+                    if await self._starts(self._claim, decision):
+                        note_end(self._claim, booking)
+                        return decision
+                    decision = Defer(0.0, again(self._claim, booking, decision))
                 booking = await self._defer(decision)
         await self._entry.forget_booking()
         return None
@@ -201,15 +203,19 @@ class Delivery:
         await limiter.give_back(answer)
         return away
 
-    async def _until_start(self, claim: Claim, start: Start) -> None:
+    async def _starts(self, claim: Claim, start: Start) -> bool:
+        """Wait for the start; False where that is missed, or the timeout near: what was given is given back."""
         limiter: Any = claim.limiter
+        starts = False
         try:
             if start.wait > 0:
                 await asyncio.sleep(start.wait)
             await self._entry.forget_booking()
-        except BaseException:
-            await asyncio.shield(in_background(limiter.give_back(start.answer)))
-            raise
+            starts = not start.is_missed and (self._stays or self._until_timeout() > TIMED_OUT)
+        finally:
+            if not starts:
+                await asyncio.shield(in_background(limiter.give_back(start.answer)))
+        return starts
 
     async def _defer(self, decision: Defer | Fail) -> Booking:
         """Put the job back; one that can't be put back waits here, and asks again with its booking."""

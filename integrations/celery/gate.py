@@ -56,7 +56,7 @@ class Gate:
     def hear(self, job: GatedRequest, claim: Claim, decision: Decision) -> None:
         """Act on what was decided about a job, if it took long: the job has been held meanwhile, or has gone."""
         if not self._room.let_go(job):
-            self._give_back(claim, decision)
+            self.give_back(claim, decision)
         elif isinstance(decision, Defer):
             job.defer(claim, decision.booking, decision)
             self._room.hold(job, decision.wait)
@@ -66,6 +66,13 @@ class Gate:
                 self._room.hold(job, decision.wait)
             else:
                 self._room.send_on(job)
+
+    def give_back(self, claim: Claim, decision: Decision) -> None:
+        """Return what a limiter gave and nobody will use."""
+        answer = decision.answer if isinstance(decision, (Start, Defer)) else None
+        if answer is not None:
+            limiter: Any = claim.limiter
+            self._room.askers.of(limiter).tell(partial(limiter.give_back, answer))
 
     def close(self) -> None:
         """Stop waiting for slots."""
@@ -108,12 +115,6 @@ class Gate:
     def _line_at(self, limiter: Semaphore, asker: Asker | Direct) -> Line:
         line = self._lines.get(limiter.backend)
         return line or self._lines.setdefault(limiter.backend, Line(self._room, limiter, asker))
-
-    def _give_back(self, claim: Claim, decision: Decision) -> None:
-        answer = decision.answer if isinstance(decision, (Start, Defer)) else None
-        if answer is not None:
-            limiter: Any = claim.limiter
-            self._room.askers.of(limiter).tell(partial(limiter.give_back, answer))
 
 
 @dataclass(frozen=True)

@@ -161,10 +161,11 @@ class Line:
                 self._give_back(start.answer)
                 return
             if self._room.let_go(first.job):
-                if not first.job.is_void:
+                is_void = first.job.is_void
+                if not is_void:
                     first.job.settle(first.claim, start)
                 self._room.send_on(first.job)
-                if first.job.is_settled:
+                if not is_void:
                     return
 
     def _give_back(self, answer: Answer) -> None:

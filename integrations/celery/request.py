@@ -25,7 +25,7 @@ from steindamm.integrations.celery.line import Line
 from steindamm.integrations.celery.not_now import NotNow
 from steindamm.integrations.celery.passing import Passing
 from steindamm.integrations.celery.waiting_room import WaitingRoom
-from steindamm.integrations.decisions import Defer, Fail, Start, holds_slots, release
+from steindamm.integrations.decisions import Defer, Fail, Start, again, holds_slots, release
 from steindamm.integrations.job_limits import Claim, JobLimit, limits_of
 from steindamm.integrations.waiting import note_end, note_wait
 from steindamm.permits import Permit
@@ -55,6 +55,7 @@ class GatedRequest(Request):
     departures = 0
     is_settled = False
     _is_killed = False
+    _started_by: Start | None = None
     _give_back: Callable[[], None] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -102,6 +103,7 @@ class GatedRequest(Request):
         if isinstance(decision, Fail):
             self.refuse(decision.error)
             return
+        self._started_by = decision
         self._pass(permit=decision.answer.permit)
         room = WaitingRoom.of(self._app)
         if room is not None and holds_slots(decision):
@@ -156,12 +158,29 @@ class GatedRequest(Request):
         state.task_ready(self)
 
     def launch(self, start: Callable[[], Any]) -> Any:
-        """Give it to the pool."""
+        """Give it to the pool, once it passes the gate; one that has missed its start passes anew, or is held."""
+        room = WaitingRoom.of(self._app)
+        while room is not None and not self._may_start:
+            self._give_up_start(room)
+            if not room.gate.admits(self, start):
+                return None
         try:
             return start()
         except BaseException:
             self.release()
             raise
+
+    @property
+    def _may_start(self) -> bool:
+        return self.is_settled and (self._started_by is None or not self._started_by.is_missed)
+
+    def _give_up_start(self, room: WaitingRoom) -> None:
+        missed, self._started_by, self._give_back = self._started_by, None, None
+        self.is_settled = False
+        self._request_dict.pop(HEADER, None)
+        if missed is not None and self.claim is not None:
+            self.booking = again(self.claim, self.booking, missed)
+            room.gate.give_back(self.claim, missed)
 
     def release(self) -> None:
         """Give back what it holds; a second call does nothing."""
@@ -246,12 +265,10 @@ def _gated(execute: Callable[..., Any]) -> Callable[..., Any]:
         if room is None:
             return start()
         room.leaves(self)
-        if self.is_settled:
-            return self.launch(start)
-        if self.revoked():
+        if not self.is_settled and self.revoked():
             room.free_pool_slot()
             return None
-        return self.launch(start) if room.gate.admits(self, start) else None
+        return self.launch(start)
 
     return execute_using_pool
 

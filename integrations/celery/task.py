@@ -19,7 +19,7 @@ from steindamm.integrations.bookings import HEADER, Booking
 from steindamm.integrations.celery.handing_back import hand_back, longest_hop
 from steindamm.integrations.celery.not_now import NotNow
 from steindamm.integrations.celery.passing import Passing
-from steindamm.integrations.decisions import Defer, Fail, decide, permit_of, release
+from steindamm.integrations.decisions import Defer, Fail, again, decide, permit_of, release
 from steindamm.integrations.job_limits import Claim, JobLimit
 from steindamm.integrations.waiting import note_end, note_wait
 from steindamm.permits import Permit
@@ -159,6 +159,9 @@ class RateLimitedTask(Task):
             return self.run_limited(body, args, kwargs)
         time.sleep(decision.wait)
         try:
+            if decision.is_missed:
+                self._hand_back(claim, Defer(0.0, again(claim, booking, decision)))
+                raise Ignore
             return self.run_limited(body, args, kwargs)
         finally:
             release(claim, decision)

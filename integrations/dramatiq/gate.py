@@ -15,7 +15,7 @@ from typing import Any
 from steindamm.answers import Answer
 from steindamm.errors import LimiterUnavailableError
 from steindamm.integrations.bookings import Booking
-from steindamm.integrations.decisions import Decision, Defer, Start, decide
+from steindamm.integrations.decisions import Decision, Defer, Start, again, decide
 from steindamm.integrations.dramatiq.outages import Outages
 from steindamm.integrations.dramatiq.threads import Threads
 from steindamm.integrations.job_limits import Claim, JobLimit
@@ -52,7 +52,12 @@ class Gate:
 
     def ask(self, limit: JobLimit, claim: Claim, booking: Booking) -> Decision:
         """Decide on one job; one that may start may do so at once, its wait has been slept through."""
-        return self._outages.ask(self._ask, limit, claim, booking)
+        while True:
+            decision = self._outages.ask(self._ask, limit, claim, booking)
+            if not isinstance(decision, Start) or not decision.is_missed:
+                return decision
+            give_back(claim, decision.answer)
+            booking = again(claim, booking, decision)
 
     def _ask(self, limit: JobLimit, claim: Claim, booking: Booking) -> Decision:
         is_back = booking.turn_at(claim.limiter.name) is not None

@@ -10,6 +10,7 @@ from typing import Any
 
 from arq.jobs import Job
 from support.closures import CAPACITY, CLOSED, JOBS, RATE, check_closure, check_override, most_in_a_second
+from support.standing_still import check_missed_start
 
 from steindamm import SyncSemaphore, SyncTokenBucket
 
@@ -150,6 +151,16 @@ async def test_a_waiting_job_outlives_its_timeout_where_its_worker_stands_still(
     await asyncio.to_thread(broker.wait_for_jobs, "in", 8)
     begun = {entry.job: entry.more[0] for entry in broker.journal("in")}
     assert [begun[str(number)] for number in range(3, 8)] == ["1"] * 5
+
+
+async def test_a_job_that_was_let_start_before_its_worker_stood_still_waits_for_a_slot_again(
+    broker: Any, send: Any, start_workers: Any
+) -> None:
+    """Its timeout passes meanwhile as well."""
+    start_workers()
+    await send("hold_only_slot", 0)
+    await asyncio.to_thread(check_missed_start, broker.url, "only slot", lambda: len(broker.journal("in")))
+    assert [entry.more for entry in broker.journal("in")] == [["1"]]
 
 
 async def test_a_killed_worker_frees_its_slots_after_their_lease(broker: Any, send: Any, start_workers: Any) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from support.celery_workers import Entry
+from support.standing_still import check_missed_start
 
 ENDINGS: dict[str, dict[str, float]] = {
     "return": {},
@@ -72,3 +73,8 @@ def test_a_retry_gives_the_slot_back_and_waits_for_one_like_all_others(farm: Any
     farm.send("work", [label, 1, LEASE], f"{label} next")
     assert [start.more[0] for start in farm.journal("start", label)] == ["0", "1"]
     assert farm.wait_for("end", f"{label} next")
+
+
+def test_a_job_that_was_let_start_before_its_worker_stood_still_waits_for_a_slot_again(farm: Any) -> None:
+    farm.send("hold_only_slot")
+    check_missed_start(farm.limits.url, "only", lambda: len(farm.journal("has the only slot")))

@@ -16,6 +16,7 @@ from dramatiq.results.backends import RedisBackend
 from support.closures import CAPACITY, CLOSED, JOBS, RATE, check_closure, check_override
 from support.dramatiq_workers import Workers, most_in
 from support.servers import Server, valkey_binary
+from support.standing_still import check_missed_start
 
 from steindamm import SyncSemaphore, SyncTokenBucket
 
@@ -188,3 +189,12 @@ def test_a_killed_worker_loses_its_slot_after_its_lease_and_a_living_one_never(o
         assert time.monotonic() < killed + 10
         time.sleep(0.05)
     assert time.monotonic() - killed < 5
+
+
+def test_a_job_that_was_let_start_before_its_worker_stood_still_waits_for_a_slot_again(
+    server: Server, workers: Workers
+) -> None:
+    workers.send("hold_only_slot")
+    check_missed_start(server.url, "only", lambda: len(workers.of("has the only slot")))
+    workers.wait_for(lambda: workers.ended("hold_only_slot"), "end of the job")
+    assert [job.retries for job in workers.ended("hold_only_slot")] == [0]

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from steindamm import AsyncSemaphore, AsyncTokenBucket
 from steindamm.integrations.arq import rate_limited, rate_limited_worker
+from support.standing_still import LEASE, standing_still_async
 
 BROKER = os.environ["STEINDAMM_TEST_BROKER"]
 LIMITS = os.environ["STEINDAMM_TEST_LIMITS"]
@@ -26,6 +27,7 @@ limits = Redis.from_url(LIMITS, socket_timeout=1, socket_connect_timeout=1)
 api = AsyncTokenBucket(name="api", capacity=5, refill_frequency=0.02, connection=limits)
 slots = AsyncSemaphore(name="slots", capacity=3, expiry=2, connection=limits)
 one_slot = AsyncSemaphore(name="one slot", capacity=1, expiry=2, connection=limits)
+only_slot = standing_still_async(AsyncSemaphore("only slot", capacity=1, expiry=LEASE, connection=limits), LIMITS)
 
 
 async def record(ctx: dict[str, Any], what: str, *more: object) -> None:
@@ -64,6 +66,11 @@ async def wait_in_worker(ctx: dict[str, Any], job: int, seconds: float = 0.1) ->
     return job
 
 
+@rate_limited(limiter=only_slot)
+async def hold_only_slot(ctx: dict[str, Any], job: int) -> None:
+    await record(ctx, "in", job, ctx["job_try"])
+
+
 async def say_ready(ctx: dict[str, Any]) -> None:
     await asyncio.gather(*(ctx["redis"].ping() for _ in range(OPTIONS.get("max_jobs", 10))))
     await record(ctx, "ready", os.getpid())
@@ -75,7 +82,14 @@ async def note_delivery(ctx: dict[str, Any]) -> None:
 
 @rate_limited_worker()
 class WorkerSettings:
-    functions = (call_api, unlimited, hold_slot, wait_in_worker, func(hold_slot, name="hold_slot_briefly", timeout=0.5))
+    functions = (
+        call_api,
+        unlimited,
+        hold_slot,
+        wait_in_worker,
+        func(hold_slot, name="hold_slot_briefly", timeout=0.5),
+        func(hold_only_slot, timeout=1.5),
+    )
     redis_settings = RedisSettings.from_dsn(BROKER)
     on_startup = say_ready
     on_job_start = note_delivery

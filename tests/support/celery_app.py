@@ -17,7 +17,8 @@ from celery.worker.request import Request
 from steindamm import SyncSemaphore, SyncTokenBucket, Throttled, current_permit
 from steindamm.integrations.celery import RateLimitedTask
 from support import refusing_api
-from support.celery_limits import BROKER, bucket, journal, limit_of, limits, record, semaphore
+from support.celery_limits import BROKER, LIMITS, bucket, journal, limit_of, limits, record, semaphore
+from support.standing_still import LEASE, standing_still
 
 SETTINGS = json.loads(os.environ["STEINDAMM_TEST_SETTINGS"])
 
@@ -371,3 +372,8 @@ def hold_slot(job: int, seconds: float = 0.1) -> None:
     record("in", str(job))
     time.sleep(seconds)
     record("out", str(job))
+
+
+@app.task(base=RateLimitedTask, limiter=standing_still(semaphore("only", 1, LEASE), LIMITS), ignore_result=True)
+def hold_only_slot() -> None:
+    record("has the only slot", "")

@@ -19,6 +19,7 @@ from dramatiq.results.backends import RedisBackend
 
 from steindamm import MaxSleepExceededError, SyncLocalTokenBucket, SyncSemaphore, SyncTokenBucket
 from steindamm.integrations.dramatiq import RateLimitMiddleware
+from support.standing_still import LEASE, standing_still
 
 SERVERS = json.loads(os.environ["STEINDAMM_TEST_SERVERS"])
 journal = redis.Redis.from_url(SERVERS["journal"])
@@ -171,6 +172,11 @@ def end_somehow(how: str) -> None:
         raise ValueError(how)
     if how != "returns":
         wait_to_be_ended()
+
+
+@dramatiq.actor(limiter=standing_still(slots("only", 1, LEASE), SERVERS["limits"]))
+def hold_only_slot() -> None:
+    record("has the only slot")
 
 
 @dramatiq.actor(queue_name="local", limiter=SyncLocalTokenBucket("in memory", capacity=1))
