@@ -6,6 +6,7 @@ import logging
 import math
 import sys
 import time
+from threading import local
 from typing import Any
 
 from dramatiq import Broker, Message, MessageProxy
@@ -14,6 +15,7 @@ from dramatiq.middleware import SkipMessage
 
 from steindamm.integrations.bookings import HEADER
 from steindamm.integrations.decisions import Defer
+from steindamm.integrations.dramatiq.fetched import REDIS_ID
 from steindamm.integrations.job_limits import Claim
 from steindamm.integrations.waiting import note_wait
 
@@ -25,6 +27,15 @@ CLOCK = 1
 """Milliseconds by which Dramatiq's clock, which counts whole ones, may be behind."""
 AGAIN = 1.0
 """Seconds until the next try where the broker did not take the message."""
+
+
+class _Here(local):
+    """The message that this thread sends."""
+
+    sends: Message[Any] | None = None
+
+
+_here = _Here()
 
 
 class Deferred(SkipMessage):
@@ -41,6 +52,8 @@ def send_back(broker: Broker, message: MessageProxy, claim: Claim | None, defer:
     delay = math.ceil(min(defer.wait, LONGEST_HOP) * 1000) + CLOCK
     while not _is_taken(broker, copy, delay):
         time.sleep(AGAIN)
+        if _is_there(broker):
+            break
     message.options["store_results"] = False
     note_wait(claim, defer.booking, defer)
     logger.debug(
@@ -55,8 +68,24 @@ def _is_taken(broker: Broker, copy: Message[Any], delay: int) -> bool:
         broker.enqueue(copy, delay=delay)
     except Exception as error:  # noqa: BLE001
         logger.warning("job %s can't go back to its queue now: %s", copy.message_id, type(error).__name__)
-        return False
+        return _is_there(broker)
     return True
+
+
+def note_sending(message: Message[Any]) -> None:
+    """Remember what is about to be sent: it may be there though the connection broke before the broker said so."""
+    _here.sends = message
+
+
+def _is_there(broker: Any) -> bool:
+    """Whether the broker has what this thread sent last; only Redis can tell, and it by an id for each message."""
+    sent = _here.sends
+    if sent is None or REDIS_ID not in sent.options:
+        return False
+    try:
+        return bool(broker.client.hexists(f"{broker.namespace}:{sent.queue_name}.msgs", sent.options[REDIS_ID]))
+    except Exception:  # noqa: BLE001
+        return False
 
 
 def without_deferrals(_: logging.LogRecord) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +12,7 @@ from threading import current_thread, local
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from dramatiq import Actor, Broker, MessageProxy, Worker
+from dramatiq import Actor, Broker, Message, MessageProxy, Worker
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.common import q_name
 from dramatiq.middleware import Middleware, MiddlewareError, ShutdownNotifications, TimeLimit
@@ -20,7 +21,8 @@ from steindamm.errors import MaxSleepExceededError, NoTokensAvailableError
 from steindamm.integrations.bodies import put_off
 from steindamm.integrations.bookings import HEADER, Booking
 from steindamm.integrations.decisions import Decision, Defer, Fail, Start, permit_of
-from steindamm.integrations.dramatiq.deferral import hush_worker, send_back
+from steindamm.integrations.dramatiq.deferral import hush_worker, note_sending, send_back
+from steindamm.integrations.dramatiq.fetched import Fetched
 from steindamm.integrations.dramatiq.gate import Gate
 from steindamm.integrations.dramatiq.job import Job
 from steindamm.integrations.dramatiq.local_limiters import warn_of_local
@@ -104,12 +106,13 @@ class RateLimitMiddleware(Middleware):
         JobLimit(**self._defaults)
         self._limits: WeakKeyDictionary[Actor[..., Any], JobLimit] = WeakKeyDictionary()
         self._here = _Here()
+        self._fetched = Fetched()
         self._open(threads=1)
 
     def _open(self, threads: int) -> None:
         self._threads = Threads(threads)
         self._gate = Gate(self._threads)
-        self._returns = Returns(self._threads)
+        self._returns = Returns(self._threads, self._fetched)
 
     @property
     def actor_options(self) -> set[str]:
@@ -150,8 +153,16 @@ class RateLimitMiddleware(Middleware):
         """Get ready for its threads."""
         self._take_place(broker)
         self._open(worker.worker_threads)
+        self._lose_nothing(broker)
         hush_worker()
         warn_of_local(limit.limiter for limit in self._limits.values())
+
+    def _lose_nothing(self, broker: Broker) -> None:
+        """Look after what Redis sends; whose broker is another one need not have its client."""
+        if "dramatiq.brokers.redis" in sys.modules:
+            from steindamm.integrations.dramatiq.careful_consumer import consume_carefully  # noqa: PLC0415
+
+            consume_carefully(broker, self._fetched)
 
     def _take_place(self, broker: Broker) -> None:
         """Stand before whatever interrupts a thread: asking and releasing must not be cut short."""
@@ -173,6 +184,7 @@ class RateLimitMiddleware(Middleware):
 
         Not so in tests: a stub broker's `join` looks for jobs that failed only where the long way ends.
         """
+        self._fetched.is_delayed(message)
         if HEADER in message.options and not isinstance(broker, StubBroker):
             self._returns.expect(current_thread(), message)
 
@@ -182,6 +194,10 @@ class RateLimitMiddleware(Middleware):
         self._gate.close()
 
     # A job
+
+    def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
+        """Know what is sent, should the broker not say that it has it."""
+        note_sending(message)
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Let a job start, or send it back. Dramatiq would run it after any error but its own: none may escape."""

@@ -16,6 +16,7 @@ from time import time
 from typing import Any
 
 from steindamm.integrations.bookings import HEADER
+from steindamm.integrations.dramatiq.fetched import Fetched
 from steindamm.integrations.dramatiq.threads import Threads
 
 logger = logging.getLogger("steindamm.dramatiq")
@@ -34,10 +35,12 @@ class Returns:
 
     Parameters:
         threads: The worker's threads.
+        fetched: What its process has in hand.
     """
 
-    def __init__(self, threads: Threads) -> None:
+    def __init__(self, threads: Threads, fetched: Fetched) -> None:
         self._threads = threads
+        self._fetched = fetched
         self._changed = Condition()
         self._looks: list[tuple[float, int, Consumer]] = []
         self._unserved: set[Consumer] = set()
@@ -101,11 +104,14 @@ class Returns:
 
     def _bring_back(self, consumer: Consumer) -> None:
         """Give what is due to the threads that are free."""
+        memory = consumer.delay_queue
         while self._has_room():
-            message = _next_of_ours(consumer.delay_queue)
+            message = _next_of_ours(memory)
             if message is None:
                 return
-            self._hand_over(consumer, message)
+            if self._fetched.is_taken(message):
+                self._hand_over(consumer, message)
+            memory.task_done()
         with self._changed:
             self._unserved.add(consumer)
         if self._has_room():
@@ -118,7 +124,6 @@ class Returns:
         self._on_their_way.add(id(message))
         del message.options["eta"]
         consumer.handle_message(message)
-        consumer.delay_queue.task_done()
         if message.failed:
             self.arrived(message)
 

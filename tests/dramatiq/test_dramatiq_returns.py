@@ -12,6 +12,7 @@ import pytest
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.worker import _ConsumerThread as ConsumerThread
 
+from steindamm.integrations.dramatiq.fetched import Fetched
 from steindamm.integrations.dramatiq.returns import GRACE, Returns
 from steindamm.integrations.dramatiq.threads import Threads
 
@@ -35,7 +36,7 @@ def threads() -> Threads:
 
 @pytest.fixture
 def returns(threads: Threads) -> Iterator[Returns]:
-    returns = Returns(threads)
+    returns = Returns(threads, Fetched())
     yield returns
     returns.close()
 

@@ -33,7 +33,7 @@ class Journaling(Middleware):
         journal.write("taken", message.message_id)
 
 
-broker = RedisBroker(url=BROKER, heartbeat_timeout=2_000, maintenance_chance=100_000)
+broker = RedisBroker(url=BROKER, heartbeat_timeout=4_000, maintenance_chance=100_000)
 broker.add_middleware(Journaling(), before=AgeLimit)
 broker.add_middleware(RateLimitMiddleware())
 dramatiq.set_broker(broker)
