@@ -13,6 +13,7 @@ from tests.support.servers import Server
 
 CALLERS = 50
 SHARED, ALONE = "steindamm", "steindamm, a call for each"
+SAFE = "steindamm, a call for each that outlives its caller"
 SYNC = [
     SYNC_LIMIT,
     Contender(SHARED, "peers.steindamm:redis_bucket"),
@@ -22,6 +23,7 @@ ASYNC = [
     ASYNC_LIMIT,
     Contender(SHARED, "peers.steindamm:async_redis_bucket"),
     Contender(ALONE, "peers.steindamm:async_unshared"),
+    Contender(SAFE, "peers.steindamm:async_unshared_and_safe"),
 ]
 
 
@@ -50,7 +52,7 @@ def compared(running: Server, kind: str, contenders: Sequence[Contender], *, qui
                 crew.name, ratios(figures, done[BARE]), spread(figures)[1], shared.round_trips, shared.cpu_us,
                 single.cpu_us,
             )  # fmt: skip
-    for who in (SHARED, ALONE):
+    for who in [contender.name for contender in contenders if contender.name != BARE]:
         lone.add(who, ratios(times[who], times[ALONE]), spread(times[who])[1] * 1e6)
     return [many, lone]
 

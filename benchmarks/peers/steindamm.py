@@ -9,6 +9,7 @@ import redis.asyncio
 
 from benchmarks.support.use import Use
 from steindamm import AsyncSemaphore, AsyncTokenBucket, SyncSemaphore, SyncTokenBucket
+from steindamm.background import to_its_end
 
 NEVER_REFUSING = {"capacity": 1e6, "refill_amount": 1e6}
 RATE = "with limiter: {body}"
@@ -62,12 +63,24 @@ def unshared(url: str) -> Use:
 
 
 def async_unshared(url: str) -> Use:
-    """The same for tasks."""
+    """The same for tasks. One that is cancelled loses the token that it is just being granted."""
     limiter = AsyncTokenBucket("api", connection=redis.asyncio.Redis.from_url(url), **NEVER_REFUSING)
     backend = limiter._backend
 
     async def ask(request: Any) -> Any:
         return (await backend._call([request]))[0]
+
+    backend.ask = ask
+    return Use(ASYNC_RATE, limiter=limiter)
+
+
+def async_unshared_and_safe(url: str) -> Use:
+    """The same, but each call is a task of its own that goes on to its end, as it must where nothing may get lost."""
+    limiter = AsyncTokenBucket("api", connection=redis.asyncio.Redis.from_url(url), **NEVER_REFUSING)
+    backend = limiter._backend
+
+    async def ask(request: Any) -> Any:
+        return (await to_its_end(backend._call([request])))[0]
 
     backend.ask = ask
     return Use(ASYNC_RATE, limiter=limiter)

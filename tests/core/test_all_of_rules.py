@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from support.limits import Bucket
-from support.limits_and_clock import FOREVER, US, Limits, a_bucket, a_semaphore
+from support.limits_and_clock import FOREVER, HOUR, US, Limits, a_bucket, a_semaphore
 
 from steindamm.rules import bucket, semaphore
 from steindamm.rules.all_of import Verdict, What, undoing
@@ -20,12 +20,45 @@ class TestWhereAllHaveIt:
         assert (limits.levels(0), limits.levels(1)) == ((1, 1), (3, 3))
         assert len(limits.limits[2].state.leases) == 1
 
-    def test_each_tells_what_gives_it_back(self) -> None:
-        limits = Limits(a_bucket(3), a_semaphore())
-        request = limits.question(accept=0.0)
+
+class TestWhoeverHasGone:
+    """What was decided about it is undone."""
+
+    def undone(self, limits: Limits, *turns: float) -> None:
+        request = limits.question(*turns, accept=0.0, horizon=HOUR)
         limits.request(undoing(request, limits.request(request)))
+
+    def test_gives_back_what_was_granted(self) -> None:
+        limits = Limits(a_bucket(3), a_semaphore())
+        self.undone(limits)
         assert limits.levels(0) == (3, 3)
         assert not limits.limits[1].state.leases
+
+    def test_gives_back_what_was_granted_at_a_turn_of_its_own(self) -> None:
+        limits = Limits(a_bucket(2), a_bucket(5))
+        limits.take_alone(0, cost=2.0)
+        turn = limits.ask().given[0]
+        limits.now += 1
+        self.undone(limits, turn, 0.0)
+        assert (limits.levels(0), limits.levels(1)) == ((1, 1), (5, 5))
+
+    def test_has_not_held_its_slot(self) -> None:
+        limits = Limits(a_bucket(3), a_semaphore())
+        self.undone(limits)
+        assert limits.limits[1].state.mean == 0
+
+    def test_gives_back_a_turn_that_was_booked(self) -> None:
+        limits = Limits(a_bucket(1), a_bucket(5))
+        limits.take_alone(0)
+        self.undone(limits)
+        assert (limits.levels(0), limits.levels(1)) == ((0, 0), (5, 5))
+
+    def test_keeps_the_turn_that_it_had_before(self) -> None:
+        limits = Limits(a_bucket(1), a_bucket(5))
+        limits.take_alone(0)
+        turn = limits.ask().given[0]
+        self.undone(limits, turn, 0.0)
+        assert limits.levels(0) == (-1, 0)
 
 
 class TestWhereOneIsShort:
