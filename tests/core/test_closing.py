@@ -151,6 +151,12 @@ def test_it_is_remembered_for_as_long_as_it_is_closed() -> None:
     assert kept_until(bucket.terms, bucket.state, bucket.now) >= 86_400 * US
 
 
+def test_it_is_remembered_until_it_is_as_fast_as_ever() -> None:
+    bucket = Bucket(capacity=1, keep=1.0)
+    bucket.back_off(1, recovery=400)
+    assert kept_until(bucket.terms, bucket.state, bucket.now) == (1 + 400 / 2) * US
+
+
 def test_a_quota_can_be_closed() -> None:
     bucket = Bucket(capacity=2, amount=0, step=0)
     bucket.close(3)
