@@ -22,7 +22,11 @@ KINDS = {
         "BucketRateLimiter with Retries": "bucket_rate_limiter",
         "retry in a second when refused": "retried",
     },
-    "arq": {"steindamm": "steindamm", "retry in a second when refused": "retried"},
+    "arq": {
+        "steindamm": "steindamm",
+        "steindamm, max_sleep=5, max_jobs=1000": "patient",
+        "retry in a second when refused": "retried",
+    },
 }
 UNLIMITED_EVERY = 0.25
 """Seconds between two jobs without a limit that are sent while the others wait."""
@@ -66,7 +70,7 @@ def backlog(it: Bench, kind: str, jobs: int) -> list[Cell]:
     it.clear()
     for number in range(jobs):
         it.app.send(kind, number)
-    with it.workers(WORKERS):
+    with it.workers(WORKERS, kind):
         if not wait_until(lambda: it.journal.client.llen(it.journal.RAN) > 0, STARTING):
             raise RuntimeError(f"no job of {it.queue} has run; STEINDAMM_BENCH_VERBOSE=1 shows why")
         return figures(it, jobs, sent_meanwhile(it, jobs))

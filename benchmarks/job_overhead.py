@@ -16,7 +16,7 @@ def rate(it: Bench, kind: str, jobs: int) -> float:
     it.clear()
     for number in range(jobs):
         it.app.send(kind, number < EDGES or number >= jobs - EDGES)
-    with it.workers(1):
+    with it.workers(1, kind):
         if not wait_until(lambda: it.journal.client.llen(it.journal.EDGE) == 2 * EDGES, PATIENCE):
             raise RuntimeError(f"the jobs of {it.queue} did not end; STEINDAMM_BENCH_VERBOSE=1 shows why")
     edges = it.journal.times(it.journal.EDGE)

@@ -34,6 +34,12 @@ async def steindamm(ctx, number):
     journal.note(journal.RAN, str(number))
 
 
+@rate_limited(limiter=backlog, max_sleep=5)
+async def patient(ctx, number):
+    """As docs/arq.md has it for such a backlog."""
+    journal.note(journal.RAN, str(number))
+
+
 async def retried(ctx, number):
     """What people write by hand: ask, and try again in a second if refused."""
     if await backlog.try_acquire() is None:
@@ -76,17 +82,18 @@ async def count(ctx):
         journal.delivered()
 
 
-@rate_limited_worker()
-class WorkerSettings:
-    functions = [  # noqa: RUF012
-        plain, open_limit, steindamm, func(retried, max_tries=WITHOUT_END), unlimited,
+SETTINGS = {
+    "functions": [
+        plain, open_limit, steindamm, patient, func(retried, max_tries=WITHOUT_END), unlimited,
         told_and_adapts, told, func(untold, max_tries=WITHOUT_END), settles,
-    ]  # fmt: skip
-    redis_settings = RedisSettings.from_dsn(journal.URL)
-    on_job_start = count
-    max_jobs = 50
-    poll_delay = 0.01
-    keep_result = 0
+    ],
+    "redis_settings": RedisSettings.from_dsn(journal.URL),
+    "on_job_start": count,
+    "poll_delay": 0.01,
+    "keep_result": 0,
+}  # fmt: skip
+WorkerSettings = rate_limited_worker()({**SETTINGS, "max_jobs": 50})
+RoomyWorkerSettings = rate_limited_worker()({**SETTINGS, "max_jobs": 1_000})
 
 
 class Sender:
@@ -94,7 +101,7 @@ class Sender:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._pool = self._loop.run_until_complete(create_pool(WorkerSettings.redis_settings))
+        self._pool = self._loop.run_until_complete(create_pool(SETTINGS["redis_settings"]))
 
     def send(self, function: str, argument: object, job: str) -> None:
         self._loop.run_until_complete(self._pool.enqueue_job(function, argument, _job_id=job))
@@ -118,5 +125,6 @@ def send_unlimited(sent: float) -> None:
     _send("unlimited", sent, "unlimited")
 
 
-def worker_command(_number: int) -> list[str]:
-    return [sys.executable, "-P", "-m", "arq", f"{__name__}.WorkerSettings"]
+def worker_command(_number: int, kind: str) -> list[str]:
+    settings = "RoomyWorkerSettings" if kind == "patient" else "WorkerSettings"
+    return [sys.executable, "-P", "-m", "arq", f"{__name__}.{settings}"]

@@ -114,6 +114,6 @@ def send_unlimited(sent: float) -> None:
     unlimited.delay(sent)
 
 
-def worker_command(number: int) -> list[str]:
+def worker_command(number: int, _kind: str) -> list[str]:
     celery = [sys.executable, "-P", "-m", "celery", "--app", __name__, "worker", "--concurrency", "2"]
     return [*celery, "--hostname", f"worker{number}@%h", "--loglevel", "ERROR", "--without-gossip", "--without-mingle"]

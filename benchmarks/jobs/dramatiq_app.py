@@ -119,5 +119,5 @@ def send_unlimited(sent: float) -> None:
     unlimited.send(sent)
 
 
-def worker_command(_number: int) -> list[str]:
+def worker_command(_number: int, _kind: str) -> list[str]:
     return [sys.executable, "-P", "-m", "dramatiq", __name__, "--processes", "1", "--threads", "4"]

@@ -39,12 +39,14 @@ class Bench:
         self.journal.client.flushall()
 
     @contextmanager
-    def workers(self, count: int) -> Iterator[None]:
-        """So many workers; they are told to end, and then killed."""
+    def workers(self, count: int, kind: str = "") -> Iterator[None]:
+        """So many workers for jobs of one kind, or of any; they are told to end, and then killed."""
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         silent = None if os.environ.get("STEINDAMM_BENCH_VERBOSE") else subprocess.DEVNULL
         running = [
-            subprocess.Popen(self.app.worker_command(number), cwd=ROOT, env=environment, stdout=silent, stderr=silent)
+            subprocess.Popen(
+                self.app.worker_command(number, kind), cwd=ROOT, env=environment, stdout=silent, stderr=silent
+            )
             for number in range(count)
         ]
         try:
