@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import math
 import os
+from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from itertools import islice
-from threading import Lock, Timer
+from threading import RLock, Timer
 from time import monotonic
 from typing import Generic, TypeVar, cast
 from weakref import WeakValueDictionary
@@ -98,7 +101,7 @@ class Memory:
 
     def __init__(self, clock: Clock = monotonic) -> None:
         self.clock = clock
-        self.lock = Lock()
+        self.lock = RLock()
         self.buckets: States[KeptBucket] = States(KeptBucket.is_idle)
         self.semaphores: States[semaphore.SemaphoreState] = States(semaphore.is_idle)
         self.turns: WeakValueDictionary[str, Turns] = WeakValueDictionary()
@@ -115,6 +118,18 @@ class Memory:
         self.semaphores.clear()
         self.untold.clear()
         self.openings.clear()
+
+    def is_interrupted(self) -> bool:
+        """Whether this thread is in the middle of a decision, as where the garbage collector interrupts it.
+
+        The collector closes blocks and waits that nobody holds any more, which then leave.
+        """
+        return self.lock._is_owned()  # type: ignore[attr-defined, no-any-return]
+
+    def put_off(self, call: Callable[[], object]) -> None:
+        """Make a call when the decision of this thread is done."""
+        with suppress(RuntimeError):  # the interpreter ends, and all slots with it
+            start_new_thread(call, ())
 
     def tell(self) -> None:
         """Tell those who have been handed a slot; whoever asks next goes on where another one was interrupted."""
@@ -263,6 +278,9 @@ class MemorySemaphore:
     def leave(self, ticket: Ticket, *, used: bool = True) -> None:
         """Give the slot, or the place in the line, back."""
         if ticket.process != PROCESS.name:
+            return
+        if self._memory.is_interrupted():
+            self._memory.put_off(partial(self.leave, ticket, used=used))
             return
         ticket.gone = True
         held = (monotonic() - ticket.since) * MICROSECONDS if used and ticket.fence else -1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TypeAlias
 
 from steindamm.backends.memory import KeptBucket, Memory, MemorySemaphore, key_of
@@ -92,6 +93,9 @@ class MemoryAllOf:
 
     def give_back(self, request: Request) -> None:
         """Return what was given; the tickets stand nowhere any more."""
+        if self._memory.is_interrupted():
+            self._memory.put_off(partial(self.give_back, request))
+            return
         for ask in request.asks:
             if ask.asker is not None:
                 ask.asker.gone = True

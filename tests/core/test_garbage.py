@@ -1,0 +1,75 @@
+"""The garbage collector closes what nobody holds any more, at any moment: even within a decision of the same thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from steindamm import AsyncSemaphore, SyncSemaphore, SyncTokenBucket, all_of
+from steindamm.backends.memory import MEMORY
+
+PATIENCE = 10.0
+
+
+def closed_within_a_decision(block: Any) -> None:
+    """What the collector does when a decision's own objects are one too many."""
+    with MEMORY.lock:
+        block.close()
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + PATIENCE
+    while not is_so():
+        assert time.monotonic() < give_up, "it did not come to be so"
+        time.sleep(0.001)
+
+
+async def test_a_task_that_waits_leaves_the_line() -> None:
+    watch = SyncSemaphore("garbage in line", capacity=1)
+    with watch:
+        waiting = AsyncSemaphore("garbage in line", capacity=1).acquire()
+        waiting.send(None)
+        assert watch.state().waiters == 1
+        closed_within_a_decision(waiting)
+        until(lambda: watch.state().waiters == 0)
+
+
+def block(limiter: Any) -> Iterator[None]:
+    with limiter:
+        yield
+
+
+@pytest.mark.parametrize("is_joined", [False, True], ids=["alone", "with a bucket"])
+def test_a_block_gives_its_slot_back(is_joined: bool) -> None:
+    semaphore = SyncSemaphore(f"garbage, joined: {is_joined}", capacity=1)
+    held = block(all_of(semaphore, SyncTokenBucket("garbage beside it")) if is_joined else semaphore)
+    next(held)
+    assert semaphore.try_acquire() is None
+    closed_within_a_decision(held)
+    until(lambda: semaphore.state().holders == ())
+    assert semaphore.try_acquire() is not None
+
+
+async def test_a_block_of_a_task_gives_its_slot_back() -> None:
+    semaphore = AsyncSemaphore("garbage of a task", capacity=1)
+
+    async def forgotten() -> None:
+        async with semaphore:
+            await Forever()
+
+    task = forgotten()
+    task.send(None)
+    assert await semaphore.try_acquire() is None
+    closed_within_a_decision(task)
+    watch = SyncSemaphore("garbage of a task", capacity=1)
+    until(lambda: watch.state().holders == ())
+
+
+class Forever:
+    """Something that is never there."""
+
+    def __await__(self) -> Iterator[None]:
+        yield
