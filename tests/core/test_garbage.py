@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import redis
+from support.servers import Server
 
 from steindamm import AsyncSemaphore, SyncSemaphore, SyncTokenBucket, all_of
 from steindamm.backends.memory import MEMORY
@@ -51,6 +53,18 @@ def test_a_block_gives_its_slot_back(is_joined: bool) -> None:
     closed_within_a_decision(held)
     until(lambda: semaphore.state().holders == ())
     assert semaphore.try_acquire() is not None
+
+
+@pytest.mark.parametrize("is_joined", [False, True], ids=["alone", "with a bucket"])
+def test_a_block_on_redis_gives_its_slot_back(valkey: Server, *, is_joined: bool) -> None:
+    connection = redis.Redis.from_url(valkey.url)
+    semaphore = SyncSemaphore("garbage", connection=connection)
+    limiter = all_of(semaphore, SyncTokenBucket("beside it", connection=connection)) if is_joined else semaphore
+    held = block(limiter)
+    next(held)
+    with limiter._backend._sharing._calling:
+        held.close()
+    until(lambda: semaphore.state().holders == ())
 
 
 async def test_a_block_of_a_task_gives_its_slot_back() -> None:

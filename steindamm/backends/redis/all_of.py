@@ -188,6 +188,9 @@ class SyncRedisAllOf(RedisAllOf):
     def give_back(self, request: Request) -> None:
         """Return what was given; the tickets stand nowhere any more. Slots are given back later if not now."""
         self._giving_back(request)
+        if self._sharing.is_interrupted:
+            self._leave_later(request)
+            return
         try:
             self._sharing.ask(request)
         except LimiterUnavailableError as error:

@@ -217,6 +217,9 @@ class SyncRedisSemaphore(RedisSemaphore[SyncLink]):
         """Give the slot, or the place in the line, back."""
         if not ticket.is_ours:
             return
+        if self._sharing.is_interrupted:
+            self.leave_later(ticket)
+            return
         try:
             self._sharing.ask(self._leaving(ticket, used=used))
         except LimiterUnavailableError as error:

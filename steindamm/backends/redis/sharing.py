@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from copy import copy
 from enum import Enum, auto
-from threading import Lock
+from threading import Lock, RLock
 from typing import Any, ClassVar, Generic, TypeVar
 from weakref import WeakSet
 
@@ -84,8 +84,8 @@ class SyncSharing(Generic[Request, Answer]):
         self._all.add(self)
 
     def _forget(self) -> None:
-        self._lock = Lock()
-        self._calling = Lock()
+        self._lock = RLock()
+        self._calling = RLock()
         self._under_way = False
         self._gathered: deque[_Waiting[Request, Answer]] = deque()
 
@@ -94,6 +94,14 @@ class SyncSharing(Generic[Request, Answer]):
         """A child has none of its parent's calls under way."""
         for sharing in tuple(cls._all):
             sharing._forget()
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether this thread is in the middle of a call, as where the garbage collector interrupts it: it can't ask.
+
+        The collector closes blocks that nobody holds any more, which then leave.
+        """
+        return self._lock._is_owned() or self._calling._is_owned()  # type: ignore[attr-defined, no-any-return]
 
     def ask(self, request: Request) -> Answer:
         """Ask, together with whoever asks at the same moment."""
