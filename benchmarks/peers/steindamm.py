@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import redis
@@ -64,23 +65,20 @@ def unshared(url: str) -> Use:
 
 def async_unshared(url: str) -> Use:
     """The same for tasks. One that is cancelled loses the token that it is just being granted."""
-    limiter = AsyncTokenBucket("api", connection=redis.asyncio.Redis.from_url(url), **NEVER_REFUSING)
-    backend = limiter._backend
-
-    async def ask(request: Any) -> Any:
-        return (await backend._call([request]))[0]
-
-    backend.ask = ask
-    return Use(ASYNC_RATE, limiter=limiter)
+    return _async_alone(url, lambda call: call)
 
 
 def async_unshared_and_safe(url: str) -> Use:
     """The same, but each call is a task of its own that goes on to its end, as it must where nothing may get lost."""
+    return _async_alone(url, to_its_end)
+
+
+def _async_alone(url: str, awaited_as: Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]]) -> Use:
     limiter = AsyncTokenBucket("api", connection=redis.asyncio.Redis.from_url(url), **NEVER_REFUSING)
     backend = limiter._backend
 
     async def ask(request: Any) -> Any:
-        return (await to_its_end(backend._call([request])))[0]
+        return (await awaited_as(backend._call([request])))[0]
 
     backend.ask = ask
     return Use(ASYNC_RATE, limiter=limiter)

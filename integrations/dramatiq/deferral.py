@@ -64,6 +64,7 @@ def send_back(broker: Broker, message: MessageProxy, claim: Claim | None, defer:
 
 
 def _is_taken(broker: Broker, copy: Message[Any], delay: int) -> bool:
+    _here.sends = None
     try:
         broker.enqueue(copy, delay=delay)
     except Exception as error:  # noqa: BLE001

@@ -40,14 +40,14 @@ class Fetched:
             for message in messages:
                 self._held_by.pop(message.options[REDIS_ID], None)
 
-    def is_delayed(self, message: MessageProxy) -> None:
+    def delayed(self, message: MessageProxy) -> None:
         """A consumer holds it in its memory from now on; called in that consumer's thread."""
         with self._lock:
             if message.options.get(REDIS_ID) in self._held_by:
                 self._held_by[message.options[REDIS_ID]] = current_thread()
 
-    def is_taken(self, message: MessageProxy) -> bool:
-        """Whether a message may be taken out of a consumer's memory: not if that was dropped."""
+    def take_out(self, message: MessageProxy) -> bool:
+        """Take a message out of a consumer's memory; False where that was dropped, and the message with it."""
         redis_id = message.options.get(REDIS_ID)
         with self._lock:
             if redis_id in self._held_by:

@@ -184,7 +184,7 @@ class RateLimitMiddleware(Middleware):
 
         Not so in tests: a stub broker's `join` looks for jobs that failed only where the long way ends.
         """
-        self._fetched.is_delayed(message)
+        self._fetched.delayed(message)
         if HEADER in message.options and not isinstance(broker, StubBroker):
             self._returns.expect(current_thread(), message)
 

@@ -109,7 +109,7 @@ class Returns:
             message = _next_of_ours(memory)
             if message is None:
                 return
-            if self._fetched.is_taken(message):
+            if self._fetched.take_out(message):
                 self._hand_over(consumer, message)
             memory.task_done()
         with self._changed:

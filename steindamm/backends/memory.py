@@ -119,6 +119,7 @@ class Memory:
         self.untold.clear()
         self.openings.clear()
 
+    @property
     def is_interrupted(self) -> bool:
         """Whether this thread is in the middle of a decision, as where the garbage collector interrupts it.
 
@@ -279,7 +280,7 @@ class MemorySemaphore:
         """Give the slot, or the place in the line, back."""
         if ticket.process != PROCESS.name:
             return
-        if self._memory.is_interrupted():
+        if self._memory.is_interrupted:
             self._memory.put_off(partial(self.leave, ticket, used=used))
             return
         ticket.gone = True

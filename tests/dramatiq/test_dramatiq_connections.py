@@ -13,12 +13,12 @@ import dramatiq
 import pytest
 from chaos.proxy import Proxy
 from dramatiq.brokers.redis import RedisBroker
-from dramatiq.middleware import SkipMessage
+from dramatiq.middleware import Middleware, MiddlewareError, SkipMessage
 from support.dramatiq_jobs import until
 from support.servers import Server, valkey_binary
 
 from steindamm import SyncTokenBucket
-from steindamm.integrations.dramatiq import RateLimitMiddleware
+from steindamm.integrations.dramatiq import RateLimitMiddleware, deferral
 
 JOBS = 40
 CLOSED = 2.0
@@ -135,4 +135,33 @@ def test_a_job_is_not_sent_back_again_where_the_answer_alone_got_lost(
     finally:
         logger.removeHandler(mending)
     assert not network.cuts
+    assert server.admin.llen("dramatiq:default.DQ") == 1
+
+
+class RefusingOnce(Middleware):
+    """Lets nothing be sent, once."""
+
+    refuses = False
+
+    def before_enqueue(self, *_: Any) -> None:
+        if self.refuses:
+            self.refuses = False
+            raise MiddlewareError("not now")
+
+
+def test_a_job_is_sent_back_again_where_nothing_was_sent(
+    server: Server, broker: RedisBroker, closed: SyncTokenBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What this thread has sent before is no proof."""
+    monkeypatch.setattr(deferral, "AGAIN", 0.0)
+    refusing = RefusingOnce()
+    broker.add_middleware(refusing, before=type(broker.middleware[0]))
+
+    @dramatiq.actor(broker=broker, limiter=closed)
+    def job() -> None: ...
+
+    message: Any = dramatiq.MessageProxy(job.send())
+    refusing.refuses = True
+    with pytest.raises(SkipMessage):
+        broker.emit_before("process_message", message)
     assert server.admin.llen("dramatiq:default.DQ") == 1
