@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import redis
+from support.semaphores import until
 from support.servers import Server
 
 from steindamm import AsyncSemaphore, SyncSemaphore, SyncTokenBucket, all_of
 from steindamm.backends.memory import MEMORY
-
-PATIENCE = 10.0
 
 
 def closed_within_a_decision(block: Any) -> None:
     """What the collector does when a decision's own objects are one too many."""
     with MEMORY.lock:
         block.close()
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + PATIENCE
-    while not is_so():
-        assert time.monotonic() < give_up, "it did not come to be so"
-        time.sleep(0.001)
 
 
 async def test_a_task_that_waits_leaves_the_line() -> None:
@@ -36,7 +27,7 @@ async def test_a_task_that_waits_leaves_the_line() -> None:
         waiting.send(None)
         assert watch.state().waiters == 1
         closed_within_a_decision(waiting)
-        until(lambda: watch.state().waiters == 0)
+        await until(lambda: watch.state().waiters == 0)
 
 
 def block(limiter: Any) -> Iterator[None]:
@@ -45,18 +36,18 @@ def block(limiter: Any) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("is_joined", [False, True], ids=["alone", "with a bucket"])
-def test_a_block_gives_its_slot_back(is_joined: bool) -> None:
+async def test_a_block_gives_its_slot_back(is_joined: bool) -> None:
     semaphore = SyncSemaphore(f"garbage, joined: {is_joined}", capacity=1)
     held = block(all_of(semaphore, SyncTokenBucket("garbage beside it")) if is_joined else semaphore)
     next(held)
     assert semaphore.try_acquire() is None
     closed_within_a_decision(held)
-    until(lambda: semaphore.state().holders == ())
+    await until(lambda: semaphore.state().holders == ())
     assert semaphore.try_acquire() is not None
 
 
 @pytest.mark.parametrize("is_joined", [False, True], ids=["alone", "with a bucket"])
-def test_a_block_on_redis_gives_its_slot_back(valkey: Server, *, is_joined: bool) -> None:
+async def test_a_block_on_redis_gives_its_slot_back(valkey: Server, *, is_joined: bool) -> None:
     connection = redis.Redis.from_url(valkey.url)
     semaphore = SyncSemaphore("garbage", connection=connection)
     limiter = all_of(semaphore, SyncTokenBucket("beside it", connection=connection)) if is_joined else semaphore
@@ -64,7 +55,7 @@ def test_a_block_on_redis_gives_its_slot_back(valkey: Server, *, is_joined: bool
     next(held)
     with limiter._backend._sharing._calling:
         held.close()
-    until(lambda: semaphore.state().holders == ())
+    await until(lambda: semaphore.state().holders == ())
 
 
 async def test_a_block_of_a_task_gives_its_slot_back() -> None:
@@ -79,7 +70,7 @@ async def test_a_block_of_a_task_gives_its_slot_back() -> None:
     assert await semaphore.try_acquire() is None
     closed_within_a_decision(task)
     watch = SyncSemaphore("garbage of a task", capacity=1)
-    until(lambda: watch.state().holders == ())
+    await until(lambda: watch.state().holders == ())
 
 
 class Forever:
