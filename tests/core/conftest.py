@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from support import semaphores as of_semaphores
 from support import several as of_several
 from support.buckets import Kind, LuaHome, PythonHome
+from support.mortals import Limiters
+from support.servers import Server, valkey_binary
 
+from steindamm import outages
 from steindamm.backends.redis.links import SyncLink
 from steindamm.rules.bucket import BucketTerms
 
@@ -47,6 +52,26 @@ def sync_buckets(request: pytest.FixtureRequest) -> Kind:
 def async_buckets(request: pytest.FixtureRequest) -> Kind:
     """Makes token buckets for tasks: in memory, on Valkey, on the cluster."""
     return _kind(request, asynchronous=True, backend=request.param)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A server that the test may end."""
+    with Server(valkey_binary(), tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limiters without a server look often whether it is back, and none has complained yet."""
+    monkeypatch.setattr(outages, "PAUSE", 0.05)
+    monkeypatch.setattr(outages, "_complaints", defaultdict(outages.Complaint))
+
+
+@pytest.fixture(params=[False, True], ids=["sync", "async"])
+def mortals(request: pytest.FixtureRequest, server: Server, looks_often: None) -> Limiters:
+    """Makes limiters on it that wait half a second for an answer."""
+    return Limiters(request.param, f"{server.url}?socket_timeout=0.5")
 
 
 @pytest.fixture(params=["python", "lua"])

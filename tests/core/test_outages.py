@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,11 @@ import redis.asyncio
 import redis.exceptions
 from support.buckets import Kind, call
 from support.semaphores import until
-from support.servers import Cluster, Server, valkey_binary
+from support.servers import Cluster, Server
 
 from steindamm import AsyncTokenBucket, LimiterUnavailableError, SyncTokenBucket
 
 HOUR = 3_600.0
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """A server that the test may end."""
-    with Server(valkey_binary(), tmp_path) as server:
-        yield server
 
 
 @pytest.fixture(params=["sync", "async"])

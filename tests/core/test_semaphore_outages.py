@@ -6,8 +6,6 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +13,7 @@ import redis
 from support.buckets import call
 from support.gates import AsyncGatedClient, GatedClient
 from support.semaphores import Kind, fresh_name, held, keys_of, until, within
-from support.servers import Server, valkey_binary
+from support.servers import Server
 
 from steindamm import AsyncSemaphore, LimiterUnavailableError, SyncSemaphore
 from steindamm.backends.redis import hearing
@@ -24,22 +22,15 @@ from steindamm.tickets import PROCESS
 HOUR = 3_600.0
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """A server that the test may end."""
-    with Server(valkey_binary(), tmp_path) as server:
-        yield server
-
-
 @pytest.fixture(params=["sync", "async"])
-def mortal(request: pytest.FixtureRequest, server: Server) -> Kind:
+def mortal_semaphores(request: pytest.FixtureRequest, server: Server) -> Kind:
     """Makes semaphores on a server that the test may end; its clients wait half a second for an answer."""
     return Kind(request.param == "async", f"{server.url}?socket_timeout=0.5", [server.admin])
 
 
 class TestAServerThatIsGone:
-    async def test_is_an_error_for_whoever_asks(self, mortal: Kind, server: Server) -> None:
-        semaphore = mortal()
+    async def test_is_an_error_for_whoever_asks(self, mortal_semaphores: Kind, server: Server) -> None:
+        semaphore = mortal_semaphores()
         await call(semaphore.release, await call(semaphore.acquire))
         server.kill()
         for ask in (semaphore.acquire, semaphore.try_acquire, semaphore.reserve, semaphore.ask):
@@ -48,8 +39,10 @@ class TestAServerThatIsGone:
             assert (error.value.name, error.value.reason) == (semaphore.name, "ConnectionError")
             assert isinstance(error.value.__cause__, redis.exceptions.ConnectionError)
 
-    async def test_is_not_asked_for_ever_about_what_it_may_have_given(self, mortal: Kind, server: Server) -> None:
-        semaphore = mortal(expiry=0.5)
+    async def test_is_not_asked_for_ever_about_what_it_may_have_given(
+        self, mortal_semaphores: Kind, server: Server
+    ) -> None:
+        semaphore = mortal_semaphores(expiry=0.5)
         server.kill()
         for ask in (semaphore.acquire, semaphore.try_acquire, semaphore.ask):
             with pytest.raises(LimiterUnavailableError):
@@ -57,24 +50,24 @@ class TestAServerThatIsGone:
         await until(lambda: not semaphore.backend.link.watch._watched)
 
     async def test_is_logged_by_whoever_releases(
-        self, mortal: Kind, server: Server, caplog: pytest.LogCaptureFixture
+        self, mortal_semaphores: Kind, server: Server, caplog: pytest.LogCaptureFixture
     ) -> None:
-        semaphore = mortal()
+        semaphore = mortal_semaphores()
         permit = await call(semaphore.acquire)
         server.kill()
         await call(semaphore.release, permit)
         assert [record.levelno for record in caplog.records if "not given back" in record.message] == [logging.WARNING]
 
-    async def test_hides_no_error_of_a_block(self, mortal: Kind, server: Server) -> None:
+    async def test_hides_no_error_of_a_block(self, mortal_semaphores: Kind, server: Server) -> None:
         def fail(_: object) -> None:
             server.kill()
             raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
-            await within(mortal(), fail)
+            await within(mortal_semaphores(), fail)
 
-    async def test_is_an_error_for_whoever_gives_up(self, mortal: Kind, server: Server) -> None:
-        semaphore = mortal(capacity=1, max_sleep=0.3)
+    async def test_is_an_error_for_whoever_gives_up(self, mortal_semaphores: Kind, server: Server) -> None:
+        semaphore = mortal_semaphores(capacity=1, max_sleep=0.3)
         await call(semaphore.acquire)
         waiting = asyncio.create_task(call(semaphore.acquire))
         await until(lambda: server.admin.zcard(keys_of(semaphore.name)[4]) == 1)
@@ -122,9 +115,9 @@ class TestAServerThatCannotBeReached:
 
 class TestAServerThatHangs:
     async def test_takes_back_what_was_released_meanwhile_long_before_the_lease_ends(
-        self, mortal: Kind, server: Server
+        self, mortal_semaphores: Kind, server: Server
     ) -> None:
-        semaphore = mortal(capacity=1, expiry=HOUR)
+        semaphore = mortal_semaphores(capacity=1, expiry=HOUR)
         permit = await call(semaphore.acquire)
         server.signal(signal.SIGSTOP)
         await call(semaphore.release, permit)
@@ -132,9 +125,11 @@ class TestAServerThatHangs:
         await until(lambda: server.admin.zcard(keys_of(semaphore.name)[1]) == 0)
         assert await held(semaphore) == 0
 
-    async def test_gives_nothing_to_those_who_were_told_that_it_hangs(self, mortal: Kind, server: Server) -> None:
+    async def test_gives_nothing_to_those_who_were_told_that_it_hangs(
+        self, mortal_semaphores: Kind, server: Server
+    ) -> None:
         """It has their requests, and answers them when nobody listens any more."""
-        semaphore = mortal(capacity=2, expiry=HOUR)
+        semaphore = mortal_semaphores(capacity=2, expiry=HOUR)
         await call(semaphore.release, await call(semaphore.acquire))
         server.signal(signal.SIGSTOP)
         asking = [asyncio.create_task(call(ask)) for ask in (semaphore.acquire, semaphore.try_acquire)]
@@ -146,11 +141,11 @@ class TestAServerThatHangs:
         assert await held(semaphore) == 0
 
     async def test_and_does_not_even_end_its_connections_is_noticed(
-        self, mortal: Kind, server: Server, monkeypatch: pytest.MonkeyPatch
+        self, mortal_semaphores: Kind, server: Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Else a connection that a firewall has forgotten would be listened to for ever."""
         monkeypatch.setattr(hearing, "LISTEN", 0.05)
-        semaphore = mortal(capacity=1, max_sleep=0)
+        semaphore = mortal_semaphores(capacity=1, max_sleep=0)
         permit = await call(semaphore.acquire)
         waiting = asyncio.create_task(call(semaphore.acquire))
         await until(lambda: listeners(server) == 1)
@@ -172,9 +167,9 @@ def listeners(server: Server) -> int:
 
 class TestAServerThatForgetsEverything:
     async def test_lets_those_who_wait_in_and_tells_those_who_hold(
-        self, mortal: Kind, server: Server, caplog: pytest.LogCaptureFixture
+        self, mortal_semaphores: Kind, server: Server, caplog: pytest.LogCaptureFixture
     ) -> None:
-        semaphore = mortal(capacity=2, max_sleep=0, expiry=3)
+        semaphore = mortal_semaphores(capacity=2, max_sleep=0, expiry=3)
         holding = [await call(semaphore.acquire) for _ in range(2)]
         waiting = [asyncio.create_task(call(semaphore.acquire)) for _ in range(4)]
         await until(lambda: server.admin.zcard(keys_of(semaphore.name)[4]) == 4)

@@ -6,16 +6,14 @@ import asyncio
 import logging
 import signal
 import time
-from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.buckets import call
+from support.mortals import Limiters, back
 from support.semaphores import keys_of, until, within
-from support.servers import Cluster, Server, valkey_binary
+from support.servers import Cluster, Server
 
 from steindamm import (
     AlreadySettledError,
@@ -29,74 +27,14 @@ from steindamm import (
     outages,
 )
 from steindamm.backends import terms
-from steindamm.integrations.bookings import Booking
-from steindamm.integrations.decisions import Defer, Start, Unavailable, adecide, decide, release
-from steindamm.integrations.job_limits import ASYNC, SYNC, Claim, JobLimit
 
 HOUR = 3_600.0
 NUMBERS = iter(range(1_000_000))
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """A server that the test may end."""
-    with Server(valkey_binary(), tmp_path) as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outages, "PAUSE", 0.05)
-    monkeypatch.setattr(outages, "_complaints", defaultdict(outages.Complaint))
-
-
-@dataclass
-class Limiters:
-    """Sync or async limiters on a server that the test may end."""
-
-    asynchronous: bool
-    url: str
-
-    def bucket(self, choice: Any = "raise", **settings: Any) -> Any:
-        kind = AsyncTokenBucket if self.asynchronous else SyncTokenBucket
-        settings = {"refill_frequency": HOUR, **settings}
-        return kind(f"mortal-{next(NUMBERS)}", connection=self.url, on_unavailable=choice, **settings)
-
-    def semaphore(self, choice: Any = "raise", **settings: Any) -> Any:
-        """Short leases: what could not be given back is not tried again for long."""
-        kind = AsyncSemaphore if self.asynchronous else SyncSemaphore
-        settings = {"expiry": 1, **settings}
-        return kind(f"mortal-{next(NUMBERS)}", connection=self.url, on_unavailable=choice, **settings)
-
-    def local_bucket(self, **settings: Any) -> Any:
-        kind = AsyncTokenBucket if self.asynchronous else SyncTokenBucket
-        return kind(f"local-{next(NUMBERS)}", **{"refill_frequency": HOUR, **settings})
-
-    def local_semaphore(self, **settings: Any) -> Any:
-        return (AsyncSemaphore if self.asynchronous else SyncSemaphore)(f"local-{next(NUMBERS)}", **settings)
-
-
-@pytest.fixture(params=[False, True], ids=["sync", "async"])
-def mortal(request: pytest.FixtureRequest, server: Server) -> Limiters:
-    """Makes limiters that wait half a second for an answer."""
-    return Limiters(request.param, f"{server.url}?socket_timeout=0.5")
-
-
-async def back(server: Server, limiter: Any) -> None:
-    """Start the server again, and wait until the limiter has noticed."""
-    server.start()
-    for _ in range(200):
-        await asyncio.sleep(0.05)
-        if (permit := await call(limiter.try_acquire)) and not permit.without_backend:
-            if hasattr(limiter, "release"):
-                await call(limiter.release, permit)
-            return
-    raise AssertionError("it has not noticed")
-
-
 class TestRaise:
-    async def test_is_what_a_limiter_does_that_was_told_nothing(self, mortal: Limiters, server: Server) -> None:
-        limiters = [mortal.bucket(), mortal.semaphore()]
+    async def test_is_what_a_limiter_does_that_was_told_nothing(self, mortals: Limiters, server: Server) -> None:
+        limiters = [mortals.bucket(), mortals.semaphore()]
         server.kill()
         for limiter in (*limiters, all_of(*limiters)):
             with pytest.raises(LimiterUnavailableError):
@@ -105,8 +43,8 @@ class TestRaise:
 
 
 class TestAllow:
-    async def test_lets_everything_through_and_says_so(self, mortal: Limiters, server: Server) -> None:
-        bucket, semaphore = mortal.bucket("allow", capacity=1), mortal.semaphore("allow", capacity=1)
+    async def test_lets_everything_through_and_says_so(self, mortals: Limiters, server: Server) -> None:
+        bucket, semaphore = mortals.bucket("allow", capacity=1), mortals.semaphore("allow", capacity=1)
         assert not (await call(bucket.acquire)).without_backend
         assert not await within(semaphore, lambda permit: permit.without_backend)
         server.kill()
@@ -121,8 +59,8 @@ class TestAllow:
             await call(limiter.give_back, answer)
             assert limiter.uses_without_backend >= 4
 
-    async def test_gives_permits_that_can_be_settled_and_released(self, mortal: Limiters, server: Server) -> None:
-        bucket, semaphore = mortal.bucket("allow", capacity=9), mortal.semaphore("allow")
+    async def test_gives_permits_that_can_be_settled_and_released(self, mortals: Limiters, server: Server) -> None:
+        bucket, semaphore = mortals.bucket("allow", capacity=9), mortals.semaphore("allow")
         server.kill()
         permit = await call(bucket(5).acquire)
         assert (permit.name, permit.cost, permit.waited) == (bucket.name, 5, 0)
@@ -139,23 +77,23 @@ class TestAllow:
         await call(next(each for each in of_both.permits if each.cost == 5).settle, 2)
         await call(both.release, of_both)
 
-    async def test_runs_blocks(self, mortal: Limiters, server: Server) -> None:
-        semaphore = mortal.semaphore("allow", capacity=1)
+    async def test_runs_blocks(self, mortals: Limiters, server: Server) -> None:
+        semaphore = mortals.semaphore("allow", capacity=1)
         server.kill()
         for _ in range(3):
             assert await within(semaphore, lambda permit: permit.without_backend)
 
-    async def test_lets_a_cost_unsettled_that_redis_had_given(self, mortal: Limiters, server: Server) -> None:
-        permit = await call(mortal.bucket("allow", capacity=9)(5).acquire)
+    async def test_lets_a_cost_unsettled_that_redis_had_given(self, mortals: Limiters, server: Server) -> None:
+        permit = await call(mortals.bucket("allow", capacity=9)(5).acquire)
         server.kill()
         await call(permit.settle, 7)
         with pytest.raises(AlreadySettledError):
             await call(permit.settle, 7)
 
     async def test_ends_when_the_server_is_back(
-        self, mortal: Limiters, server: Server, caplog: pytest.LogCaptureFixture
+        self, mortals: Limiters, server: Server, caplog: pytest.LogCaptureFixture
     ) -> None:
-        for limiter in (mortal.bucket("allow", capacity=100), mortal.semaphore("allow")):
+        for limiter in (mortals.bucket("allow", capacity=100), mortals.semaphore("allow")):
             server.kill()
             caplog.clear()
             for _ in range(3):
@@ -170,9 +108,9 @@ class TestAllow:
             ]
 
     async def test_does_not_wait_for_a_server_that_hangs(
-        self, mortal: Limiters, server: Server, monkeypatch: pytest.MonkeyPatch
+        self, mortals: Limiters, server: Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        bucket = mortal.bucket("allow", capacity=1_000)
+        bucket = mortals.bucket("allow", capacity=1_000)
         await call(bucket.acquire)
         monkeypatch.setattr(outages, "PAUSE", 60.0)
         server.signal(signal.SIGSTOP)
@@ -182,8 +120,8 @@ class TestAllow:
         assert all(permit.without_backend for permit in permits)
         server.signal(signal.SIGCONT)
 
-    async def test_goes_on_asking_a_server_that_hung(self, mortal: Limiters, server: Server) -> None:
-        bucket = mortal.bucket("allow", capacity=1_000)
+    async def test_goes_on_asking_a_server_that_hung(self, mortals: Limiters, server: Server) -> None:
+        bucket = mortals.bucket("allow", capacity=1_000)
         server.signal(signal.SIGSTOP)
         assert (await call(bucket.acquire)).without_backend
         server.signal(signal.SIGCONT)
@@ -194,10 +132,10 @@ class TestAllow:
         raise AssertionError("it never asks again")
 
     async def test_lets_those_start_who_stood_in_line_when_the_server_died(
-        self, mortal: Limiters, server: Server, monkeypatch: pytest.MonkeyPatch
+        self, mortals: Limiters, server: Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(terms, "PRESENCE", 0.6)
-        semaphore, tokens = mortal.semaphore("allow", capacity=1, max_sleep=0), mortal.bucket("allow")
+        semaphore, tokens = mortals.semaphore("allow", capacity=1, max_sleep=0), mortals.bucket("allow")
         holding = await call(semaphore.acquire)
         waiting = [asyncio.create_task(call(limiter.acquire)) for limiter in (semaphore, all_of(semaphore, tokens))]
         await until(lambda: server.admin.zcard(keys_of(semaphore.name)[4]) == 2)
@@ -207,9 +145,9 @@ class TestAllow:
         await call(semaphore.release, holding)
 
     async def test_is_told_once_however_many_limiters_there_are(
-        self, mortal: Limiters, server: Server, caplog: pytest.LogCaptureFixture
+        self, mortals: Limiters, server: Server, caplog: pytest.LogCaptureFixture
     ) -> None:
-        limiters = [mortal.bucket("allow") for _ in range(20)]
+        limiters = [mortals.bucket("allow") for _ in range(20)]
         server.kill()
         for limiter in limiters:
             await call(limiter.acquire)
@@ -217,9 +155,9 @@ class TestAllow:
 
 
 class TestALocalLimiter:
-    async def test_is_asked_meanwhile(self, mortal: Limiters, server: Server) -> None:
-        local = mortal.local_bucket(capacity=2)
-        bucket = mortal.bucket(local, capacity=100)
+    async def test_is_asked_meanwhile(self, mortals: Limiters, server: Server) -> None:
+        local = mortals.local_bucket(capacity=2)
+        bucket = mortals.bucket(local, capacity=100)
         await call(bucket(50).acquire)
         server.kill()
         permit = await call(bucket.acquire)
@@ -230,9 +168,9 @@ class TestALocalLimiter:
             await call(bucket.acquire)
         assert error.value.name == local.name
 
-    async def test_has_its_tokens_back_where_they_are_not_used(self, mortal: Limiters, server: Server) -> None:
-        local = mortal.local_bucket(capacity=10)
-        bucket = mortal.bucket(local, capacity=10)
+    async def test_has_its_tokens_back_where_they_are_not_used(self, mortals: Limiters, server: Server) -> None:
+        local = mortals.local_bucket(capacity=10)
+        bucket = mortals.bucket(local, capacity=10)
         server.kill()
         await call((await call(bucket(10).reserve)).cancel)
         await call(bucket.give_back, await call(bucket(10).ask))
@@ -241,17 +179,17 @@ class TestALocalLimiter:
         assert (await call(local.state)).tokens == 6
 
     async def test_is_asked_for_all_it_ever_has_where_a_cost_is_above_that(
-        self, mortal: Limiters, server: Server
+        self, mortals: Limiters, server: Server
     ) -> None:
-        local = mortal.local_bucket(capacity=2)
-        bucket = mortal.bucket(local, capacity=10)
+        local = mortals.local_bucket(capacity=2)
+        bucket = mortals.bucket(local, capacity=10)
         server.kill()
         assert (await call(bucket(7).acquire)).cost == 2
         assert (await call(local.state)).tokens == 0
         assert (await call(bucket.ask, cost=9)).permit is None
 
-    async def test_books_turns_for_jobs(self, mortal: Limiters, server: Server) -> None:
-        bucket = mortal.bucket(mortal.local_bucket(capacity=1, refill_frequency=0.1), capacity=10)
+    async def test_books_turns_for_jobs(self, mortals: Limiters, server: Server) -> None:
+        bucket = mortals.bucket(mortals.local_bucket(capacity=1, refill_frequency=0.1), capacity=10)
         server.kill()
         await call(bucket.acquire)
         booked = await call(bucket.ask, horizon=HOUR)
@@ -259,9 +197,9 @@ class TestALocalLimiter:
         await asyncio.sleep(booked.wait)
         assert (await call(bucket.ask, turn=booked.turn, accept=1.0)).permit
 
-    async def test_gives_slots_and_takes_them_back(self, mortal: Limiters, server: Server) -> None:
-        local = mortal.local_semaphore(capacity=1)
-        semaphore = mortal.semaphore(local, capacity=9)
+    async def test_gives_slots_and_takes_them_back(self, mortals: Limiters, server: Server) -> None:
+        local = mortals.local_semaphore(capacity=1)
+        semaphore = mortals.semaphore(local, capacity=9)
         server.kill()
         permit = await call(semaphore.acquire)
         assert permit.without_backend
@@ -274,9 +212,9 @@ class TestALocalLimiter:
         await call(semaphore.give_back, await call(semaphore.ask))
         assert (await call(local.state)).held == 0
 
-    async def test_wakes_jobs_that_wait_for_a_slot(self, mortal: Limiters, server: Server) -> None:
-        local = mortal.local_semaphore(capacity=1)
-        semaphore, woken = mortal.semaphore(local), []
+    async def test_wakes_jobs_that_wait_for_a_slot(self, mortals: Limiters, server: Server) -> None:
+        local = mortals.local_semaphore(capacity=1)
+        semaphore, woken = mortals.semaphore(local), []
         server.kill()
         permit = await call(semaphore.acquire)
         answer = await call(semaphore.ask, wake=lambda: woken.append(1), job="waiting")
@@ -286,9 +224,9 @@ class TestALocalLimiter:
         await call(semaphore.release, semaphore.permit_of(answer))
         assert (await call(local.state)).held == 0
 
-    async def test_holds_what_it_gave_when_the_server_is_back(self, mortal: Limiters, server: Server) -> None:
-        local = mortal.local_semaphore(capacity=1)
-        semaphore = mortal.semaphore(local, capacity=3)
+    async def test_holds_what_it_gave_when_the_server_is_back(self, mortals: Limiters, server: Server) -> None:
+        local = mortals.local_semaphore(capacity=1)
+        semaphore = mortals.semaphore(local, capacity=3)
         server.kill()
         permit = await call(semaphore.acquire)
         await back(server, semaphore)
@@ -297,11 +235,11 @@ class TestALocalLimiter:
         assert (await call(local.state)).held == (await call(semaphore.state)).held == 0
 
     async def test_gives_its_slots_to_those_who_stood_in_line_when_the_server_died(
-        self, mortal: Limiters, server: Server, monkeypatch: pytest.MonkeyPatch
+        self, mortals: Limiters, server: Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(terms, "PRESENCE", 0.6)
-        local = mortal.local_semaphore(capacity=1)
-        semaphore = mortal.semaphore(local, capacity=1, max_sleep=0)
+        local = mortals.local_semaphore(capacity=1)
+        semaphore = mortals.semaphore(local, capacity=1, max_sleep=0)
         holding = await call(semaphore.acquire)
         waiting = [asyncio.create_task(call(semaphore.acquire)) for _ in range(2)]
         await until(lambda: server.admin.zcard(keys_of(semaphore.name)[4]) == 2)
@@ -317,11 +255,11 @@ class TestALocalLimiter:
         await call(semaphore.release, holding)
 
     async def test_refuses_those_who_stood_in_line_in_the_end(
-        self, mortal: Limiters, server: Server, monkeypatch: pytest.MonkeyPatch
+        self, mortals: Limiters, server: Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(terms, "PRESENCE", 0.3)
-        local = mortal.local_semaphore(capacity=1)
-        semaphore = mortal.semaphore(local, capacity=1, max_sleep=3)
+        local = mortals.local_semaphore(capacity=1)
+        semaphore = mortals.semaphore(local, capacity=1, max_sleep=3)
         holding = await call(semaphore.acquire)
         await call(local.acquire)
         waiting = asyncio.create_task(call(semaphore.acquire))
@@ -333,13 +271,14 @@ class TestALocalLimiter:
         assert (seen.held, seen.waiters) == (1, 0)
         await call(semaphore.release, holding)
 
+    @pytest.mark.usefixtures("looks_often")
     async def test_has_no_place_for_a_task_that_was_cancelled(
         self, server: Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(terms, "PRESENCE", 0.3)
-        mortal = Limiters(asynchronous=True, url=f"{server.url}?socket_timeout=0.5")
-        local = mortal.local_semaphore(capacity=1)
-        semaphore = mortal.semaphore(local, capacity=1, max_sleep=0)
+        mortals = Limiters(asynchronous=True, url=f"{server.url}?socket_timeout=0.5")
+        local = mortals.local_semaphore(capacity=1)
+        semaphore = mortals.semaphore(local, capacity=1, max_sleep=0)
         holding = await semaphore.acquire()
         permit = await local.acquire()
         waiting = asyncio.create_task(semaphore.acquire())
@@ -358,88 +297,12 @@ class TestALocalLimiter:
         await semaphore.release(holding)
 
 
-class TestSeveralLimits:
-    async def test_raise_where_one_of_them_does(self, mortal: Limiters, server: Server) -> None:
-        both = all_of(mortal.bucket("allow"), mortal.semaphore("raise"), mortal.bucket(mortal.local_bucket()))
-        server.kill()
-        with pytest.raises(LimiterUnavailableError):
-            await call(both.acquire)
-
-    async def test_ask_the_local_ones_all_at_once_and_let_the_others_through(
-        self, mortal: Limiters, server: Server
-    ) -> None:
-        tokens, slots = mortal.local_bucket(capacity=10), mortal.local_semaphore(capacity=1)
-        open_, bucket, semaphore = mortal.bucket("allow"), mortal.bucket(tokens), mortal.semaphore(slots)
-        several = all_of((bucket, 3), open_, semaphore)
-        server.kill()
-        permit = await call(several.acquire)
-        assert [each.name for each in permit.permits if each.cost == 3] == [bucket.name]
-        assert len(permit.permits) == 3
-        assert all(each.without_backend for each in permit.permits)
-        assert await call(several.try_acquire) is None
-        assert (await call(several.ask)).permit is None
-        await call(next(each for each in permit.permits if each.cost == 3).settle, 1)
-        assert ((await call(tokens.state)).tokens, (await call(slots.state)).held) == (9, 1)
-        await call(several.release, permit)
-        await call(several.give_back, await call(several.ask))
-        await call((await call(several.reserve)).cancel)
-        assert ((await call(tokens.state)).tokens, (await call(slots.state)).held) == (9, 0)
-        for limiter in (open_, bucket, semaphore):
-            assert limiter.uses_without_backend >= 3
-
-    async def test_ask_a_local_one_that_stands_in_for_two_once_for_both(self, mortal: Limiters, server: Server) -> None:
-        local = mortal.local_bucket(capacity=10)
-        several = all_of((mortal.bucket(local), 3), (mortal.bucket(local), 4))
-        server.kill()
-        await call(several.acquire)
-        assert (await call(local.state)).tokens == 3
-
-    async def test_are_asked_again_when_the_server_is_back(self, mortal: Limiters, server: Server) -> None:
-        several = all_of(mortal.bucket("allow", capacity=100), mortal.semaphore("allow"))
-        server.kill()
-        assert (await call(several.acquire)).without_backend
-        await back(server, several)
-
-
-class TestAJob:
-    @staticmethod
-    async def decided(limiter: Any) -> Any:
-        job = JobLimit(limiter, kinds=ASYNC if "Async" in type(limiter).__name__ else SYNC)
-        if job.kinds is ASYNC:
-            return await adecide(job, Claim(limiter), Booking(), accept=0.0)
-        return await call(decide, job, Claim(limiter), Booking(), accept=0.0)
-
-    async def test_waits_for_the_server_where_its_limiter_raises(self, mortal: Limiters, server: Server) -> None:
-        limiters = [mortal.bucket(), mortal.semaphore()]
-        server.kill()
-        for limiter in (*limiters, all_of(*limiters)):
-            assert isinstance(await self.decided(limiter), Unavailable)
-
-    async def test_starts_where_its_limiter_lets_it(self, mortal: Limiters, server: Server) -> None:
-        limiters = [mortal.bucket("allow"), mortal.semaphore("allow")]
-        server.kill()
-        for limiter in (*limiters, all_of(*limiters)):
-            start = await self.decided(limiter)
-            assert isinstance(start, Start)
-            if not mortal.asynchronous:
-                await call(release, Claim(limiter), start)
-
-    async def test_is_held_to_a_local_limiter(self, mortal: Limiters, server: Server) -> None:
-        limiters = [
-            mortal.bucket(mortal.local_bucket(capacity=1, refill_frequency=10)),
-            mortal.semaphore(mortal.local_semaphore(capacity=1)),
-        ]
-        server.kill()
-        for limiter in limiters:
-            assert isinstance(await self.decided(limiter), Start)
-            assert type(await self.decided(limiter)) is Defer
-
-
+@pytest.mark.usefixtures("looks_often")
 @pytest.mark.parametrize("asynchronous", [False, True])
 async def test_a_cluster_that_is_gone_is_done_without(tmp_path: Path, *, asynchronous: bool) -> None:
     with Cluster(tmp_path) as cluster:
-        mortal = Limiters(asynchronous, f"{cluster.url}?socket_timeout=0.2")
-        limiters = [mortal.bucket("allow"), mortal.semaphore("allow")]
+        mortals = Limiters(asynchronous, f"{cluster.url}?socket_timeout=0.2")
+        limiters = [mortals.bucket("allow"), mortals.semaphore("allow")]
         for limiter in limiters[1], all_of(*limiters):
             await call(limiter.release, await call(limiter.try_acquire))
         for node in cluster.nodes:
