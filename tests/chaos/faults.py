@@ -14,6 +14,8 @@ from chaos.scenes import SLOT, Scene, follow, wait_until
 
 Inject = Callable[[Scene], None]
 HOUR = 3600
+DELAY = 0.3
+"""Seconds by which a slow network holds each packet back."""
 
 
 def nothing(_: Scene) -> None:
@@ -145,8 +147,8 @@ def set_clock_back(scene: Scene) -> None:
 
 
 def delay_network(scene: Scene) -> None:
-    """Each packet takes 0.3 s more, both ways, for two seconds."""
-    scene.proxy.delay = 0.3
+    """Each packet takes longer, both ways, for two seconds."""
+    scene.proxy.delay = DELAY
     time.sleep(2)
     scene.proxy.delay = 0.0
 

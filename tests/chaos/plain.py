@@ -32,6 +32,8 @@ FORGOTTEN = callers.CAPACITY, callers.SLOTS
 """Where the server loses its memory, or what its replica has not heard of yet."""
 PASSED = callers.CAPACITY + scenes.PROCESSES * callers.STARTING, callers.SLOTS
 """Where all turns of those who sleep are over for the server, and all leases have run out."""
+HEARD_LATE = int(callers.RATE * faults.DELAY), 0
+"""Where leave to start is heard so late that it falls together with what is given out by then."""
 
 
 class Fault(NamedTuple):
@@ -75,7 +77,7 @@ FAULTS = [
     Fault("server's clock an hour back", faults.set_clock_back, 1, scenes.by_a_clock_of_its_own, in_order=True),
     Fault("callers' clocks an hour forward", faults.set_clock_forward, 1, scenes.by_two_clocks, in_order=True),
     Fault("callers' clocks an hour back", faults.set_clock_back, 1, scenes.by_two_clocks, in_order=True),
-    Fault("network slow by 0.3 s for 2 s", faults.delay_network, 2, scenes.behind_a_network),
+    Fault("network slow by 0.3 s for 2 s", faults.delay_network, 2, scenes.behind_a_network, bound=HEARD_LATE),
     Fault("network silent for 3 s", faults.swallow_network, 3, scenes.behind_a_network),
     Fault("network cut in replies for 2 s", faults.cut_network, 2, scenes.behind_a_network),
 ]
