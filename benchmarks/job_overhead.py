@@ -1,4 +1,7 @@
-"""What a limiter that never says no costs a worker: its job rate with one, as a share of that without."""
+"""What a limiter that never says no costs a worker: its job rate with one, as a share of that without.
+
+Beside it stand jobs that make the one call to Redis by themselves, without which no limiter for many workers can be.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from benchmarks.jobs.run import Bench, bench, queue_here, wait_until
 from benchmarks.support.rounds import ratios, spread
 from benchmarks.support.tables import Table, run
 
+KINDS = {"no limiter": "plain", "a bare EVALSHA in each job": "bare_call", "steindamm, never refusing": "open_limit"}
 EDGES = 4
 """Jobs at either end that say when they ran; several, since the pool's processes do not end together."""
 PATIENCE = 300.0
@@ -26,12 +30,12 @@ def rate(it: Bench, kind: str, jobs: int) -> float:
 def measure(quick: bool) -> tuple[list[Table], str]:  # noqa: FBT001
     queue, jobs, rounds = queue_here(), 600 if quick else 3_000, 3 if quick else 9
     table = Table(f"overhead-{queue}", f"{queue}: one worker's job rate", ["share of no limiter", "jobs a second"])
-    rates: dict[str, list[float]] = {"plain": [], "open_limit": []}
+    rates: dict[str, list[float]] = {kind: [] for kind in KINDS.values()}
     with bench(queue) as it:
         for number in range(rounds):
             for kind in sorted(rates, reverse=bool(number % 2)):
                 rates[kind].append(rate(it, kind, jobs))
-        for name, kind in {"no limiter": "plain", "steindamm, never refusing": "open_limit"}.items():
+        for name, kind in KINDS.items():
             table.add(name, ratios(rates[kind], rates["plain"]), spread(rates[kind])[1])
         return [table], it.server
 

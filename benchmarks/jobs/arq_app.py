@@ -8,7 +8,7 @@ import sys
 from arq import Retry, create_pool, func
 from arq.connections import RedisSettings
 
-from benchmarks.jobs import calling, journal, using
+from benchmarks.jobs import bare, calling, journal, using
 from benchmarks.jobs.limits_of_jobs import BACKLOG, NEVER_REFUSING
 from steindamm import AsyncTokenBucket, current_permit
 from steindamm.integrations.arq import rate_limited, rate_limited_worker
@@ -19,6 +19,12 @@ never_refusing = AsyncTokenBucket.create(**NEVER_REFUSING)
 
 
 async def plain(ctx, edge=False):  # noqa: FBT002
+    if edge:
+        journal.note(journal.EDGE)
+
+
+async def bare_call(ctx, edge=False):  # noqa: FBT002
+    await bare.acall(bare.KEYS)
     if edge:
         journal.note(journal.EDGE)
 
@@ -84,7 +90,7 @@ async def count(ctx):
 
 SETTINGS = {
     "functions": [
-        plain, open_limit, steindamm, patient, func(retried, max_tries=WITHOUT_END), unlimited,
+        plain, bare_call, open_limit, steindamm, patient, func(retried, max_tries=WITHOUT_END), unlimited,
         told_and_adapts, told, func(untold, max_tries=WITHOUT_END), settles,
     ],
     "redis_settings": RedisSettings.from_dsn(journal.URL),

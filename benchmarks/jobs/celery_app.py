@@ -8,7 +8,7 @@ from celery import Celery, Task
 from celery.signals import task_received
 from celery_heimdall import HeimdallTask, RateLimit
 
-from benchmarks.jobs import calling, journal, using
+from benchmarks.jobs import bare, calling, journal, using
 from benchmarks.jobs.limits_of_jobs import BACKLOG, NEVER_REFUSING, RATE
 from steindamm import SyncTokenBucket, current_permit
 from steindamm.integrations.celery import RateLimitedTask
@@ -37,6 +37,12 @@ def nothing(edge: bool) -> None:  # noqa: FBT001
 
 @app.task
 def plain(edge: bool = False) -> None:  # noqa: FBT001, FBT002
+    nothing(edge)
+
+
+@app.task
+def bare_call(edge: bool = False) -> None:  # noqa: FBT001, FBT002
+    bare.call(bare.KEYS)
     nothing(edge)
 
 
@@ -102,7 +108,7 @@ def unlimited(sent: float) -> None:
 
 
 COUNTED = {task.name for task in (steindamm, heimdall, rate_limit, retried)}
-NAMED = plain, open_limit, steindamm, heimdall, rate_limit, retried, told_and_adapts, told, untold, settles
+NAMED = plain, bare_call, open_limit, steindamm, heimdall, rate_limit, retried, told_and_adapts, told, untold, settles
 TASKS = {task.name.rsplit(".", 1)[-1]: task for task in NAMED}
 
 

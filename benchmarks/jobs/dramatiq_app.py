@@ -10,7 +10,7 @@ from dramatiq.middleware import CurrentMessage, Middleware
 from dramatiq.rate_limits import BucketRateLimiter
 from dramatiq.rate_limits.backends import RedisBackend
 
-from benchmarks.jobs import calling, journal, using
+from benchmarks.jobs import bare, calling, journal, using
 from benchmarks.jobs.limits_of_jobs import BACKLOG, NEVER_REFUSING, RATE
 from steindamm import SyncTokenBucket, current_permit
 from steindamm.integrations.dramatiq import RateLimitMiddleware
@@ -41,6 +41,13 @@ RETRIES = {"max_retries": WITHOUT_END, "min_backoff": SHORTEST_BACKOFF, "max_bac
 
 @dramatiq.actor
 def plain(edge: bool = False) -> None:  # noqa: FBT001, FBT002
+    if edge:
+        journal.note(journal.EDGE)
+
+
+@dramatiq.actor
+def bare_call(edge: bool = False) -> None:  # noqa: FBT001, FBT002
+    bare.call(bare.KEYS)
     if edge:
         journal.note(journal.EDGE)
 
