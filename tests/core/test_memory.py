@@ -1,4 +1,4 @@
-"""What local token buckets keep in this process's memory, and for how long."""
+"""What local limiters keep in this process's memory, and for how long."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import tracemalloc
 
 from support.buckets import FakeClock
 
-from steindamm.backends.memory import Memory, MemoryBucket
+from steindamm.backends.memory import Memory, MemoryBucket, MemorySemaphore
 from steindamm.rules.bucket import Request, Verdict, What
-from steindamm.settings import BucketSettings
+from steindamm.rules.semaphore import Stay
+from steindamm.settings import BucketSettings, SemaphoreSettings
+from steindamm.tickets import Ticket
 
 TAKE = Request(What.TAKE, 1.0, 0.0)
 HOUR = 3_600
@@ -40,6 +42,19 @@ def test_idle_names_leave_nothing_while_another_is_used() -> None:
     for _ in range(100):
         clock.now += 0.11
         busy.ask(TAKE)
+    assert set(memory.buckets.by_name) == {"busy"}
+
+
+def test_they_do_not_while_another_has_tokens_at_once() -> None:
+    clock = FakeClock()
+    memory = Memory(clock)
+    for number in range(200):
+        bucket(memory, f"old-{number}").ask(TAKE)
+    clock.now += HOUR
+    busy = bucket(memory, "busy", capacity=1_000, refill_frequency=HOUR)
+    for _ in range(100):
+        clock.now += 0.11
+        assert busy.take_at_once(1.0) or busy.ask(TAKE).verdict is Verdict.GRANTED
     assert set(memory.buckets.by_name) == {"busy"}
 
 
@@ -75,6 +90,22 @@ def test_a_bucket_is_remembered_for_its_expiry_and_then_starts_anew() -> None:
     assert empty.ask(TAKE).verdict is Verdict.GRANTED
     clock.now += 70
     assert empty.ask(TAKE).verdict is Verdict.REFUSED
+
+
+def test_a_name_in_a_group_is_another_one() -> None:
+    memory = Memory(FakeClock())
+    alone = bucket(memory, "api", capacity=1)
+    grouped = MemoryBucket(BucketSettings("api", capacity=1, group="customers"), memory)
+    assert [each.ask(TAKE).verdict for each in (alone, grouped)] == [Verdict.GRANTED] * 2
+
+
+def test_a_slot_stays_with_one_who_had_it_before_the_hand_over_was_told() -> None:
+    memory = Memory(FakeClock())
+    slots, holding = MemorySemaphore(SemaphoreSettings("slots"), memory), Ticket("slots")
+    holding.take(int(slots.enter(holding, 0.0, Stay.NO).number))
+    memory.untold[holding] = slots, holding.fence
+    memory.tell()
+    assert (slots.look().held, memory.untold) == (1, {})
 
 
 def test_the_turns_of_a_name_go_with_those_who_use_them() -> None:
