@@ -23,6 +23,7 @@ from steindamm.integrations.bookings import HEADER, Booking
 from steindamm.integrations.celery.handing_back import hand_back
 from steindamm.integrations.celery.line import Line
 from steindamm.integrations.celery.not_now import NotNow
+from steindamm.integrations.celery.on_its_way import known_on_its_way
 from steindamm.integrations.celery.passing import Passing
 from steindamm.integrations.celery.waiting_room import WaitingRoom
 from steindamm.integrations.decisions import Defer, Fail, Start, again, holds_slots, release
@@ -165,7 +166,7 @@ class GatedRequest(Request):
             if not room.gate.admits(self, start):
                 return None
         try:
-            return start()
+            return known_on_its_way(start())
         except BaseException:
             self.release()
             raise

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
+import time
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,3 +115,29 @@ def test_jobs_that_wait_outlive_a_worker_that_ends_and_keep_their_turns(
     assert all(max(those) - min(those) < 1 for those in turns if those)
     assert len(fragile.wait_for("end", f"first {label}") + fragile.wait_for("end", f"second {label}")) == 2
     assert staying.is_alive
+
+
+def test_a_job_on_its_way_to_a_pool_process_as_its_worker_ends_runs_once(
+    make_farm: Callable[..., Farm], label: str
+) -> None:
+    """Nor does the process wait for half a minute for the worker to hear of it."""
+    farm = make_farm()
+    worker = farm.start(concurrency=1)
+    farm.send("work", [label, "100/s", 2], f"before {label}").get(timeout=30)
+    worker.wait_until_it_says("succeeded")
+    (process,) = children_of(worker.process.pid)
+    os.kill(process, signal.SIGSTOP)
+    farm.send("work", [label, "100/s", 2], label)
+    worker.wait_until_it_says("received", count=2)
+    time.sleep(1)
+    worker.process.send_signal(signal.SIGTERM)
+    worker.wait_until_it_says("Warm shutdown")
+    time.sleep(1)
+    os.kill(process, signal.SIGCONT)
+    assert worker.process.wait(20) == 0
+    assert len(farm.journal("end", label)) == 1
+    assert (farm.admin.llen("celery"), farm.admin.hlen("unacked")) == (0, 0)
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
