@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import gc
+import math
+import time
 import tracemalloc
+from datetime import UTC, datetime
+from typing import Any
 
+import pytest
 from support.buckets import FakeClock
 
+from steindamm.backends import memory as backend
 from steindamm.backends.memory import Memory, MemoryBucket, MemorySemaphore
 from steindamm.rules.bucket import Request, Verdict, What
+from steindamm.rules.changes import Change, Kind
 from steindamm.rules.semaphore import Stay
 from steindamm.settings import BucketSettings, SemaphoreSettings
 from steindamm.tickets import Ticket
@@ -17,7 +24,7 @@ TAKE = Request(What.TAKE, 1.0, 0.0)
 HOUR = 3_600
 
 
-def bucket(memory: Memory, name: str, **settings: float) -> MemoryBucket:
+def bucket(memory: Memory, name: str, **settings: Any) -> MemoryBucket:
     return MemoryBucket(BucketSettings(name, **settings), memory)
 
 
@@ -90,6 +97,40 @@ def test_a_bucket_is_remembered_for_its_expiry_and_then_starts_anew() -> None:
     assert empty.ask(TAKE).verdict is Verdict.GRANTED
     clock.now += 70
     assert empty.ask(TAKE).verdict is Verdict.REFUSED
+
+
+def test_so_does_one_that_nobody_has_come_to_drop() -> None:
+    clock = FakeClock()
+    memory = Memory(clock)
+    empty = bucket(memory, "empty", initial_tokens=0, capacity=2, expiry=60)
+    empty.ask(TAKE)
+    memory.sweep_at = math.inf
+    clock.now += HOUR
+    assert empty.look().tokens == 0
+    assert empty.ask(TAKE).verdict is Verdict.REFUSED
+
+
+def test_windows_of_the_calendar_that_are_overridden_begin_by_the_wall_clock() -> None:
+    memory = Memory(FakeClock())
+    start = {"window_start_time": datetime(2024, 1, 1, tzinfo=UTC)}
+    daily = bucket(memory, "window", capacity=1, refill_frequency=24 * HOUR, **start)
+    hourly = BucketSettings("window", capacity=1, refill_frequency=HOUR, **start)
+    daily.change(Change(Kind.OVERRIDE, daily.numbers_for(hourly)))
+    assert daily.ask(TAKE).verdict is Verdict.GRANTED
+    apart = abs(daily.ask(TAKE).wait / 1e6 - (HOUR - time.time() % HOUR))
+    assert min(apart, HOUR - apart) < 60
+
+
+def test_slots_and_places_in_line_have_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    slots = MemorySemaphore(SemaphoreSettings("slots", capacity=1, expiry=1), Memory())
+    holding, waiting = Ticket("slots"), Ticket("slots")
+    holding.take(int(slots.enter(holding, 0.0, Stay.NO).number))
+    slots.enter(waiting, 0.0, Stay.LISTENING)
+    monkeypatch.setattr(backend, "monotonic", lambda: time.monotonic() + HOUR)
+    slots.enter(Ticket("slots"), 0.0, Stay.NO)
+    assert not waiting.woken
+    slots.leave(holding)
+    assert waiting.woken
 
 
 def test_a_name_in_a_group_is_another_one() -> None:
