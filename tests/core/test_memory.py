@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from support.buckets import FakeClock
 
+from steindamm import tickets
 from steindamm.backends import memory as backend
 from steindamm.backends.memory import Memory, MemoryBucket, MemorySemaphore
 from steindamm.rules.bucket import Request, Verdict, What
@@ -131,6 +132,34 @@ def test_slots_and_places_in_line_have_no_end(monkeypatch: pytest.MonkeyPatch) -
     assert not waiting.woken
     slots.leave(holding)
     assert waiting.woken
+
+
+def test_who_finds_no_slot_is_told_for_how_long_they_were_held_where_they_were_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = FakeClock()
+    for module in (backend, tickets):
+        monkeypatch.setattr(module, "monotonic", clock)
+    slots = MemorySemaphore(SemaphoreSettings("slots", capacity=2), Memory(clock))
+    slots.enter(Ticket("slots"), 0.0, Stay.NO)
+
+    def hold(seconds: float, *, used: bool) -> None:
+        ticket = Ticket("slots")
+        ticket.take(int(slots.enter(ticket, 0.0, Stay.NO).number))
+        clock.now += seconds
+        slots.leave(ticket, used=used)
+
+    def wait() -> float:
+        holding = Ticket("slots")
+        holding.take(int(slots.enter(holding, 0.0, Stay.NO).number))
+        wait = slots.enter(Ticket("slots"), 0.0, Stay.NO).wait
+        slots.leave(holding, used=False)
+        return wait / 1e6
+
+    hold(0.05, used=True)
+    assert wait() == pytest.approx(0.05 / 2)
+    hold(0.09, used=False)
+    assert wait() == pytest.approx(0.05 / 2)
 
 
 def test_a_name_in_a_group_is_another_one() -> None:
