@@ -40,29 +40,17 @@ def test_idle_names_leave_nothing_once_others_come() -> None:
     assert not [name for name in memory.buckets.by_name if name.startswith("old")]
 
 
-def test_idle_names_leave_nothing_while_another_is_used() -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+def test_idle_names_leave_nothing_while_another_is_used(*, at_once: bool) -> None:
     clock = FakeClock()
     memory = Memory(clock)
     for number in range(1_000):
         bucket(memory, f"old-{number}").ask(TAKE)
     clock.now += HOUR
-    busy = bucket(memory, "busy")
-    for _ in range(100):
-        clock.now += 0.11
-        busy.ask(TAKE)
-    assert set(memory.buckets.by_name) == {"busy"}
-
-
-def test_they_do_not_while_another_has_tokens_at_once() -> None:
-    clock = FakeClock()
-    memory = Memory(clock)
-    for number in range(200):
-        bucket(memory, f"old-{number}").ask(TAKE)
-    clock.now += HOUR
     busy = bucket(memory, "busy", capacity=1_000, refill_frequency=HOUR)
     for _ in range(100):
         clock.now += 0.11
-        assert busy.take_at_once(1.0) or busy.ask(TAKE).verdict is Verdict.GRANTED
+        assert (at_once and busy.take_at_once(1.0)) or busy.ask(TAKE).verdict is Verdict.GRANTED
     assert set(memory.buckets.by_name) == {"busy"}
 
 
