@@ -166,7 +166,7 @@ class GatedRequest(Request):
             if not room.gate.admits(self, start):
                 return None
         try:
-            return known_on_its_way(start())
+            return known_on_its_way(start(), self.release)
         except BaseException:
             self.release()
             raise
