@@ -173,6 +173,7 @@ class TestAServerThatForgetsEverything:
         holding = [await call(semaphore.acquire) for _ in range(2)]
         waiting = [asyncio.create_task(call(semaphore.acquire)) for _ in range(4)]
         await until(lambda: server.admin.zcard(keys_of(semaphore.name)[4]) == 4)
+        await asyncio.sleep(0.2)  # the last of them may not have read that it waits
         server.kill()
         await asyncio.sleep(0.2)
         server.start()
