@@ -8,11 +8,11 @@ import signal
 import time
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 from support.celery_workers import Farm, until
+from support.processes import children_of
 
 VISIBILITY = 6.0
 LEASE = 2.0
@@ -137,7 +137,3 @@ def test_a_job_on_its_way_to_a_pool_process_as_its_worker_ends_runs_once(
     assert worker.process.wait(20) == 0
     assert len(farm.journal("end", label)) == 1
     assert (farm.admin.llen("celery"), farm.admin.hlen("unacked")) == (0, 0)
-
-
-def children_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+from support.processes import descendants
 from support.servers import Server, valkey_binary
 
 from chaos.journal import Journal
@@ -72,15 +73,6 @@ class Worker:
         self.end_is_known = True
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(ENDING)
-
-
-def descendants(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    try:
-        direct = [int(child) for child in children.read_text().split()]
-    except FileNotFoundError:
-        return []
-    return [each for child in direct for each in (child, *descendants(child))]
 
 
 class Farm:
