@@ -7,17 +7,21 @@ import logging
 import subprocess
 import sys
 import traceback
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 import redis.asyncio
 import redis.asyncio.cluster
 import redis.cluster
-from support.buckets import NUMBERS, THREADS
+from support.buckets import NUMBERS, THREADS, call
 from support.servers import HOST, Cluster, Server, free_port, valkey_binary
 
 from steindamm import AsyncTokenBucket, LimiterUnavailableError, SyncTokenBucket
+from steindamm.backends.redis import links
 
 SECRET = "p4ssw0rd"
 
@@ -52,6 +56,18 @@ async def test_clients_of_a_cluster_will_do(cluster: Cluster) -> None:
     async with redis.asyncio.cluster.RedisCluster(HOST, port) as client:
         assert await AsyncTokenBucket(name=the_name, connection=client, capacity=2).try_acquire()
         assert not await AsyncTokenBucket(name=the_name, connection=client, capacity=2).try_acquire()
+
+
+def test_each_url_is_a_backend_of_its_own(valkey: Server) -> None:
+    the_name, urls = name(), [f"redis://{HOST}:{valkey.port}/{database}" for database in range(3)]
+
+    async def of_tasks() -> list[bool]:
+        limiters = [AsyncTokenBucket(name=the_name, capacity=2, connection=url) for url in urls]
+        return [bool(await limiter.try_acquire()) for limiter in limiters * 2]
+
+    of_threads = [SyncTokenBucket(name=the_name, capacity=2, connection=url) for url in urls]
+    assert all(limiter.try_acquire() for limiter in of_threads)
+    assert asyncio.run(of_tasks()) == [True] * 3 + [False] * 3
 
 
 @pytest.mark.parametrize("scheme", ["redis", "valkey"])
@@ -119,6 +135,46 @@ async def test_twenty_limiters_of_tasks_share_a_pool_of_one_connection(valkey: S
         assert all(await asyncio.gather(*(limiter.try_acquire() for limiter in limiters * 5)))
 
 
+@pytest.fixture(params=["sync", "async"])
+async def pool_of_one(request: pytest.FixtureRequest, valkey: Server) -> AsyncIterator[tuple[Any, redis.Redis]]:
+    """A limiter, and its client, whose pool has one connection."""
+    if request.param == "sync":
+        with redis.Redis(HOST, valkey.port, max_connections=1) as client:
+            yield SyncTokenBucket(name=name(), connection=client), client
+    else:
+        async with redis.asyncio.Redis(host=HOST, port=valkey.port, max_connections=1) as client:
+            yield AsyncTokenBucket(name=name(), connection=client), client
+
+
+@asynccontextmanager
+async def only_connection_of(client: Any) -> AsyncIterator[None]:
+    """Hold it for as long as the block goes on."""
+    listening = client.pubsub()
+    await call(listening.subscribe, name())
+    yield
+    await call(listening.aclose if hasattr(listening, "aclose") else listening.close)
+
+
+async def test_a_pool_that_is_empty_is_waited_for(pool_of_one: tuple[Any, Any]) -> None:
+    limiter, client = pool_of_one
+    async with only_connection_of(client):
+        waiting = asyncio.create_task(call(limiter.try_acquire))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+    assert await waiting
+
+
+async def test_a_pool_that_stays_empty_is_an_error_in_the_end(
+    pool_of_one: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "POOL_WAIT", 0.05)
+    limiter, client = pool_of_one
+    async with only_connection_of(client):
+        with pytest.raises(LimiterUnavailableError, match="ConnectionsError|ConnectionError"):
+            await call(limiter.try_acquire)
+    assert await call(limiter.try_acquire)
+
+
 def test_limiters_of_one_client_share_what_they_keep(valkey: Server) -> None:
     with redis.Redis(HOST, valkey.port) as client:
         one, other = (SyncTokenBucket(name="shared", connection=client) for _ in range(2))
@@ -163,6 +219,31 @@ def test_connections_that_a_url_stands_for_are_closed_with_their_loop(valkey: Se
     for _ in range(5):
         asyncio.run(acquired(valkey.url))
     assert len(valkey.admin.client_list()) <= before
+
+
+def test_a_client_is_left_open_when_its_loop_ends_and_its_twins_on_other_loops_are_closed(valkey: Server) -> None:
+    closed = []
+
+    class Client(redis.asyncio.Redis):
+        async def aclose(self, *args: Any, **options: Any) -> None:
+            closed.append(self)
+            await super().aclose(*args, **options)
+
+    client = Client(host=HOST, port=valkey.port)
+    limiter = AsyncTokenBucket(name=name(), connection=client)
+
+    async def used() -> None:
+        assert await limiter.try_acquire()
+
+    async def used_and_cut_off() -> None:
+        await used()
+        await client.connection_pool.disconnect()
+
+    asyncio.run(used_and_cut_off())
+    assert closed == []
+    asyncio.run(used())
+    assert len(closed) == 1
+    assert client not in closed
 
 
 def test_one_limiter_serves_loops_of_several_threads_at_once(valkey: Server) -> None:

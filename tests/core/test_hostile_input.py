@@ -152,12 +152,28 @@ async def test_a_server_that_answers_nonsense_is_unavailable(broken: BrokenServe
         b"*x\r\n",
         b"-ERR \xff\xfe\r\n",
         b"*1\r\n:" + b"9" * 99 + b"\r\n",
-        b"*3\r\n:7\r\n:0\r\n:0\r\n",
     ):
         broken.reply = reply
         with pytest.raises(LimiterUnavailableError) as error:
             await call(limiter.try_acquire)
+        assert error.value.name == limiter.name
         assert "hush" not in f"{error.value} {error.value.__cause__}"
+
+
+@pytest.mark.parametrize("kind", LIMITERS)
+async def test_a_server_whose_script_is_another_is_unavailable(broken: BrokenServer, kind: Any) -> None:
+    limiter = kind(name=f"other {kind.__name__}", connection=broken.url)
+    for reply in (
+        b"+OK\r\n",
+        b"*2\r\n:0\r\n:0\r\n",
+        b"*3\r\n:7\r\n:0\r\n:0\r\n",
+        b"*3\r\n:0\r\n$1\r\nx\r\n:0\r\n",
+        b"*6\r\n" + 6 * b":0\r\n",
+    ):
+        broken.reply = reply
+        with pytest.raises(LimiterUnavailableError, match="malformed reply") as error:
+            await call(limiter.try_acquire)
+        assert error.value.name == limiter.name
 
 
 @pytest.mark.parametrize("kind", [SyncTokenBucket, SyncSemaphore])

@@ -1,11 +1,9 @@
-"""Callers that ask at the same moment share a call; none loses by what happens to another."""
+"""Threads that ask at the same moment share a call; none loses by what happens to another."""
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
 
 import pytest
@@ -13,7 +11,7 @@ from support.buckets import THREADS
 
 from steindamm import LimiterUnavailableError
 from steindamm.backends.redis import sharing
-from steindamm.backends.redis.sharing import AsyncSharing, SyncSharing
+from steindamm.backends.redis.sharing import SyncSharing
 
 PATIENCE = 10.0
 
@@ -82,9 +80,6 @@ def under_way(shared: SyncSharing[str, str], calls: Calls) -> Future[str]:
     return future
 
 
-# Threads
-
-
 def test_a_lone_asker_calls_at_once(shared, calls: Calls) -> None:
     calls.go_on.release(2)
     assert [shared.ask("a"), shared.ask("b")] == ["a!", "b!"]
@@ -147,6 +142,7 @@ class InterruptedLock:
 
     def __init__(self) -> None:
         self.interrupted = threading.Event()
+        self.interrupted_at_its_end = threading.Event()
         self._lock = threading.Lock()
         self._lock.acquire()
 
@@ -157,6 +153,8 @@ class InterruptedLock:
                 raise Interruption
             if time.monotonic() > give_up:
                 return False
+        if self.interrupted_at_its_end.is_set():
+            raise Interruption
         return True
 
     def release(self) -> None:
@@ -200,6 +198,18 @@ def test_what_an_interrupted_asker_was_given_is_undone(shared, calls: Calls, int
     assert calls.undone == ["b"]
 
 
+def test_what_an_asker_that_was_interrupted_as_its_answer_came_was_given_is_undone(
+    shared, calls: Calls, interruptible
+) -> None:
+    under_way(shared, calls)
+    others = ask_all(shared, "abc")
+    interruptible["b"].interrupted_at_its_end.set()
+    calls.go_on.release(2)
+    assert isinstance(others[1].exception(PATIENCE), Interruption)
+    assert [others[0].result(PATIENCE), others[2].result(PATIENCE)] == ["a!", "c!"]
+    assert calls.undone == ["b"]
+
+
 def test_undoing_may_itself_ask_and_an_error_in_it_is_not_the_callers(calls: Calls, interruptible) -> None:
     undone = []
 
@@ -219,7 +229,7 @@ def test_undoing_may_itself_ask_and_an_error_in_it_is_not_the_callers(calls: Cal
     assert undone == ["undo b!"]
 
 
-@pytest.mark.parametrize("step", ["_pass_on", "_answer", "_choose"])
+@pytest.mark.parametrize("step", ["_pass_on", "_answer", "_choose", "_ask_again"])
 def test_others_go_on_though_a_thread_was_interrupted_at_the_worst_moment(
     shared, calls: Calls, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -233,6 +243,8 @@ def test_others_go_on_though_a_thread_was_interrupted_at_the_worst_moment(
         return method(*args)
 
     monkeypatch.setattr(shared, step, once)
+    if step == "_ask_again":
+        calls.errors[1] = Interruption()
     under_way(shared, calls)
     others = ask_all(shared, "abcd")
     calls.go_on.release(10)
@@ -243,125 +255,27 @@ def test_others_go_on_though_a_thread_was_interrupted_at_the_worst_moment(
     assert shared.ask("later") == "later!"
 
 
+def test_nobody_is_asked_for_again_whose_answer_had_come_when_the_thread_was_interrupted(
+    shared, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "PATIENCE", 0.05)
+    answer = shared._answer
+
+    def answered_and_interrupted(*args):
+        answer(*args)
+        raise Interruption
+
+    monkeypatch.setattr(shared, "_answer", answered_and_interrupted)
+    under_way(shared, calls)
+    others = ask_all(shared, "abc")
+    calls.go_on.release(10)
+    assert isinstance(others[0].exception(PATIENCE), Interruption)
+    assert [future.result(PATIENCE) for future in others[1:]] == ["b!", "c!"]
+    assert calls.made == [["first"], list("abc")]
+    assert calls.undone == ["a"]
+
+
 def test_a_hundred_threads_get_each_its_own_answer() -> None:
     shared = SyncSharing(lambda requests: [f"{request}!" for request in requests], lambda *_: None)
     names = [str(number) for number in range(3_000)]
     assert list(THREADS.map(shared.ask, names)) == [f"{name}!" for name in names]
-
-
-# Tasks
-
-
-class TaskCalls:
-    """The same for tasks."""
-
-    def __init__(self) -> None:
-        self.made: list[list[str]] = []
-        self.undone: list[str] = []
-        self.go_on = asyncio.Semaphore(0)
-        self.error: BaseException | None = None
-        self.on_return: Callable[[], object] = lambda: None
-        self.shared = AsyncSharing(self.call, self.undo)
-
-    async def call(self, requests: list[str]) -> list[str]:
-        self.made.append(requests)
-        await self.go_on.acquire()
-        error, self.error = self.error, None
-        if error:
-            raise error
-        self.on_return()
-        return [f"{request}!" for request in requests]
-
-    async def undo(self, request: str, answer: str) -> None:
-        assert answer == f"{request}!"
-        self.undone.append(request)
-
-    def ask(self, names: list[str]) -> list[asyncio.Task[str]]:
-        return [asyncio.create_task(self.shared.ask(name)) for name in names]
-
-
-async def turn_of_the_loop() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
-async def test_tasks_that_ask_meanwhile_go_together_in_their_order() -> None:
-    calls = TaskCalls()
-    first = calls.ask(["first"])
-    await turn_of_the_loop()
-    others = calls.ask(list("abc"))
-    await turn_of_the_loop()
-    calls.go_on.release()
-    calls.go_on.release()
-    assert await asyncio.gather(*first, *others) == ["first!", "a!", "b!", "c!"]
-    assert calls.made == [["first"], ["a", "b", "c"]]
-
-
-async def test_a_call_of_tasks_holds_no_more_than_a_hundred() -> None:
-    calls = TaskCalls()
-    tasks = calls.ask([str(number) for number in range(250)])
-    for _ in range(3):
-        calls.go_on.release()
-    await asyncio.gather(*tasks)
-    assert [len(made) for made in calls.made] == [100, 100, 50]
-
-
-async def test_a_task_cancelled_before_its_request_was_sent_drops_out() -> None:
-    calls = TaskCalls()
-    first = calls.ask(["first"])
-    await turn_of_the_loop()
-    others = calls.ask(list("abc"))
-    await turn_of_the_loop()
-    others[1].cancel()
-    calls.go_on.release()
-    calls.go_on.release()
-    assert await asyncio.gather(*first, others[0], others[2]) == ["first!", "a!", "c!"]
-    assert calls.made == [["first"], ["a", "c"]]
-    assert calls.undone == []
-
-
-async def test_what_a_task_that_was_cancelled_during_its_call_was_given_is_undone() -> None:
-    calls = TaskCalls()
-    tasks = calls.ask(["a", "b"])
-    await turn_of_the_loop()
-    tasks[1].cancel()
-    calls.go_on.release()
-    assert await tasks[0] == "a!"
-    await turn_of_the_loop()
-    assert calls.undone == ["b"]
-
-
-async def test_what_a_task_that_was_cancelled_as_its_answer_came_was_given_is_undone() -> None:
-    calls = TaskCalls()
-    tasks = calls.ask(["a", "b"])
-    calls.on_return = lambda: asyncio.get_running_loop().call_soon(tasks[1].cancel)
-    calls.go_on.release()
-    results = await asyncio.gather(*tasks, return_exceptions=True)
-    await turn_of_the_loop()
-    assert results[0] == "a!"
-    assert isinstance(results[1], asyncio.CancelledError)
-    assert calls.undone == ["b"]
-
-
-async def test_an_error_reaches_all_tasks_that_shared_the_call_and_nobody_else() -> None:
-    calls = TaskCalls()
-    calls.error = LimiterUnavailableError("api", "gone")
-    tasks = calls.ask(["a", "b"])
-    calls.go_on.release()
-    errors = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [type(error) for error in errors] == [LimiterUnavailableError] * 2
-    assert errors[0] is not errors[1]
-    calls.go_on.release()
-    assert await calls.shared.ask("c") == "c!"
-
-
-async def test_askers_are_answered_though_somebody_cancelled_the_task_that_calls() -> None:
-    calls = TaskCalls()
-    tasks = calls.ask(["a", "b"])
-    await turn_of_the_loop()
-    calls.shared._caller.cancel()
-    await turn_of_the_loop()
-    calls.go_on.release()
-    calls.go_on.release()
-    assert await asyncio.gather(*tasks) == ["a!", "b!"]
-    assert calls.made == [["a", "b"], ["a", "b"]]

@@ -10,8 +10,6 @@ from typing import Any
 import redis
 import redis.asyncio
 
-from steindamm.rules.semaphore import What
-
 PATIENCE = 10.0
 
 
@@ -19,29 +17,31 @@ class Stop:
     """A place at which a request of one kind stands still, once.
 
     Parameters:
-        what: The kind of request to a semaphore.
+        what: The kind of request to a bucket or a semaphore; any call of a script where it is None.
         before: Whether it stands still before it is sent, or before its reply is looked at.
     """
 
-    def __init__(self, what: What, *, before: bool) -> None:
+    def __init__(self, what: int | None, *, before: bool) -> None:
         self.what = what
         self.before = before
         self.reached = Event()
         self.go = Event()
         self.answered = Event()
 
-    def stops(self, what: What | None, *, before: bool) -> bool:
-        if what is not self.what or before is not self.before or self.reached.is_set():
+    def stops(self, what: int | None, *, before: bool) -> bool:
+        if what is None or before is not self.before or self.reached.is_set():
+            return False
+        if self.what is not None and what != self.what:
             return False
         self.reached.set()
         return True
 
 
-def kind_of(args: tuple[Any, ...]) -> What | None:
-    """The kind of the first request in a call of the semaphore's script."""
-    if args[0] not in ("EVALSHA", "EVAL"):
+def kind_of(args: tuple[Any, ...]) -> int | None:
+    """The kind of the first request in a call of a bucket's or a semaphore's script."""
+    if args[0] not in ("EVALSHA", "EVAL") or len(args) < 5 + args[2]:
         return None
-    return What(int(unpack("<d", args[3 + args[2] + 1][:8])[0]))
+    return int(unpack("<d", args[3 + args[2] + 1][:8])[0])
 
 
 class Gates:
@@ -50,13 +50,13 @@ class Gates:
     stops: tuple[Stop, ...] = ()
     is_cut = False
 
-    def stop_at(self, what: What, *, before: bool) -> Stop:
+    def stop_at(self, what: int | None, *, before: bool) -> Stop:
         """The next request of this kind stands still."""
         stop = Stop(what, before=before)
         self.stops += (stop,)
         return stop
 
-    def _stop(self, what: What | None, *, before: bool) -> Stop | None:
+    def _stop(self, what: int | None, *, before: bool) -> Stop | None:
         if self.is_cut and before and what is not None:
             raise redis.exceptions.ConnectionError("cut off")
         return next((stop for stop in self.stops if stop.stops(what, before=before)), None)
@@ -73,7 +73,7 @@ class GatedClient(Gates, redis.Redis):
         self._stand(kind_of(args), before=False)
         return reply
 
-    def _stand(self, what: What | None, *, before: bool) -> Stop | None:
+    def _stand(self, what: int | None, *, before: bool) -> Stop | None:
         stop = self._stop(what, before=before)
         assert stop is None or stop.go.wait(PATIENCE)
         return stop
@@ -90,7 +90,7 @@ class AsyncGatedClient(Gates, redis.asyncio.Redis):
         await self._stand(kind_of(args), before=False)
         return reply
 
-    async def _stand(self, what: What | None, *, before: bool) -> Stop | None:
+    async def _stand(self, what: int | None, *, before: bool) -> Stop | None:
         stop = self._stop(what, before=before)
         if stop is None:
             return None
