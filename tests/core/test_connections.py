@@ -170,7 +170,7 @@ async def test_a_pool_that_stays_empty_is_an_error_in_the_end(
     monkeypatch.setattr(links, "POOL_WAIT", 0.05)
     limiter, client = pool_of_one
     async with only_connection_of(client):
-        with pytest.raises(LimiterUnavailableError, match="ConnectionsError|ConnectionError"):
+        with pytest.raises(LimiterUnavailableError, match=r"ConnectionsError|ConnectionError"):
             await call(limiter.try_acquire)
     assert await call(limiter.try_acquire)
 

@@ -14,7 +14,7 @@ from support.gates import PATIENCE, AsyncGatedClient, GatedClient
 from support.semaphores import until
 from support.servers import Server
 
-from steindamm import AsyncTokenBucket, SyncTokenBucket
+from steindamm import AsyncSemaphore, AsyncTokenBucket, SyncSemaphore, SyncTokenBucket, all_of
 from steindamm.state import TokenBucketState
 
 HOUR = 3_600.0
@@ -62,9 +62,10 @@ async def gone_when_answered(client: AsyncGatedClient, asking: Any) -> None:
     task = asyncio.ensure_future(asking)
     await until(stop.reached.is_set)
     task.cancel()
+    await asyncio.sleep(0)
+    stop.go.set()
     await asyncio.gather(task, return_exceptions=True)
     assert task.cancelled()
-    stop.go.set()
 
 
 @WAYS
@@ -88,6 +89,16 @@ async def test_a_task_that_was_refused_gives_nothing_back(async_client: AsyncGat
     await gone_when_answered(async_client, bucket(3).acquire())
     await asyncio.sleep(0.02)
     assert (await bucket.state()).tokens == 2
+
+
+async def test_a_task_gives_back_what_it_was_given_of_several_limits(async_client: AsyncGatedClient) -> None:
+    bucket = await bucket_of_tasks(async_client, capacity=3)
+    semaphore = AsyncSemaphore(f"gone-{next(NUMBERS)}", capacity=3, connection=async_client)
+    limits = all_of(bucket, semaphore)
+    await limits.release(await limits.acquire())
+    await gone_when_answered(async_client, limits.acquire())
+    await comes_to(bucket, lambda state: state.tokens == 1)
+    assert (await semaphore.state()).held == 0
 
 
 # Threads
@@ -114,13 +125,17 @@ def soon(condition: Callable[[], bool]) -> None:
     asyncio.run(until(condition))
 
 
-def gone_when_answered_together(client: GatedClient, bucket: Any, asks: Callable[[Any], Any]) -> None:
+def interrupt_main_thread() -> None:
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
+
+
+def gone_when_answered_together(client: GatedClient, limiter: Any, asks: Callable[[Any], Any]) -> None:
     """Interrupt this thread, whose question another's call has put, when the server has answered it."""
-    gathered = bucket._backend._sharing._gathered
+    gathered = limiter._backend._sharing._gathered
     under_way = client.stop_at(None, before=False)
-    others = [THREADS.submit(bucket.acquire)]
+    others = [THREADS.submit(limiter.acquire)]
     soon(under_way.reached.is_set)
-    others.append(THREADS.submit(bucket.acquire))
+    others.append(THREADS.submit(limiter.acquire))
     soon(lambda: len(gathered) == 1)
     gone = threading.Event()
 
@@ -129,13 +144,13 @@ def gone_when_answered_together(client: GatedClient, bucket: Any, asks: Callable
         together = client.stop_at(None, before=False)
         under_way.go.set()
         soon(together.reached.is_set)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
-        assert gone.wait(PATIENCE)
+        interrupt_main_thread()
+        soon(lambda: gone.is_set() or len(gathered) == 1)
         together.go.set()
 
     interrupting = THREADS.submit(interrupt_me)
     with pytest.raises(Interruption):
-        asks(bucket)
+        asks(limiter)
     gone.set()
     for thread in [interrupting, *others]:
         thread.result(PATIENCE)
@@ -159,6 +174,31 @@ class TestAThread:
         client, bucket = bucket_of_threads(valkey, capacity=5, max_sleep=0.001)
         gone_when_answered_together(client, bucket, lambda bucket: bucket(3).acquire())
         assert bucket.state().tokens == 2
+
+    def test_gives_back_what_it_was_given_of_several_limits(self, valkey: Server) -> None:
+        client, bucket = bucket_of_threads(valkey, capacity=5)
+        semaphore = SyncSemaphore(f"gone-{next(NUMBERS)}", capacity=3, connection=client)
+        limits = all_of(bucket, semaphore)
+        gone_when_answered_together(client, limits, acquired)
+        assert bucket.state().tokens == 2
+        assert semaphore.state().held == 2
+
+    def test_as_it_gives_a_slot_back_gives_it_back_all_the_same(self, valkey: Server) -> None:
+        client, bucket = bucket_of_threads(valkey, capacity=5)
+        semaphore = SyncSemaphore(f"gone-{next(NUMBERS)}", capacity=3, connection=client)
+        limits = all_of(bucket, semaphore)
+        permit = limits.acquire()
+        stop = client.stop_at(None, before=True)
+
+        def interrupt_me() -> None:
+            soon(stop.reached.is_set)
+            interrupt_main_thread()
+
+        interrupting = THREADS.submit(interrupt_me)
+        with pytest.raises(Interruption):
+            limits.release(permit)
+        interrupting.result(PATIENCE)
+        soon(lambda: semaphore.state().held == 0)
 
 
 def bucket_of_threads(server: Server, **settings: Any) -> tuple[GatedClient, SyncTokenBucket]:

@@ -23,6 +23,7 @@ from steindamm import (
     LimiterUnavailableError,
     SyncSemaphore,
     SyncTokenBucket,
+    all_of,
 )
 from steindamm.integrations.bookings import MOST_DEFERRALS, Booking
 from steindamm.joining import MOST
@@ -174,6 +175,18 @@ async def test_a_server_whose_script_is_another_is_unavailable(broken: BrokenSer
         with pytest.raises(LimiterUnavailableError, match="malformed reply") as error:
             await call(limiter.try_acquire)
         assert error.value.name == limiter.name
+
+
+@pytest.mark.parametrize(
+    ("bucket", "semaphore"), [(SyncTokenBucket, SyncSemaphore), (AsyncTokenBucket, AsyncSemaphore)]
+)
+async def test_it_is_so_for_several_limits(broken: BrokenServer, bucket: Any, semaphore: Any) -> None:
+    both = all_of(bucket("other a", connection=broken.url), semaphore("other b", connection=broken.url))
+    for reply in (b"*7\r\n:9\r\n" + 6 * b":0\r\n", b"*3\r\n" + 3 * b":0\r\n"):
+        broken.reply = reply
+        with pytest.raises(LimiterUnavailableError, match="malformed reply") as error:
+            await call(both.try_acquire)
+        assert error.value.name == both.name
 
 
 @pytest.mark.parametrize("kind", [SyncTokenBucket, SyncSemaphore])
