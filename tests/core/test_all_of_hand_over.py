@@ -86,18 +86,18 @@ async def test_what_comes_after_the_lease_may_be_over_goes_back_and_is_asked_for
 
 async def test_a_place_in_line_is_kept_for_as_long_as_its_asker_waits(client: Any, valkey: Server) -> None:
     limits = Limits(client, expiry=SHORT)
-    holder = holder_of(limits, valkey, expiry=SHORT)
-    permit = await call(holder.acquire)
-    first = limits.acquire()
-    await until(lambda: holder.state().waiters == 1)
-    second = asyncio.create_task(call(holder.acquire))
-    await until(lambda: holder.state().waiters == 2)
+    alone = holder_of(limits, valkey, expiry=SHORT)
+    permit = await call(alone.acquire)
+    line: list[tuple[Any, asyncio.Task[Any]]] = []
+    for place, limiter in enumerate([alone, limits.both, alone], start=1):
+        line.append((limiter, asyncio.create_task(call(limiter.acquire))))
+        await until(lambda place=place: alone.state().waiters == place)
     await asyncio.sleep(3 * SHORT)
-    await call(holder.release, permit)
-    await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
-    assert (first.done(), second.done()) == (True, False)
-    await call(limits.both.release, first.result())
-    await call(holder.release, await second)
+    await call(alone.release, permit)
+    for place, (limiter, waiting) in enumerate(line):
+        permit = await waiting
+        assert not any(later.done() for _, later in line[place + 1 :])
+        await call(limiter.release, permit)
 
 
 async def test_who_waits_for_a_semaphore_that_is_closed_starts_when_it_opens(client: Any) -> None:
