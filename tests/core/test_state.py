@@ -280,6 +280,20 @@ class TestValuesFromStrangers:
             with suppress(LimiterUnavailableError):
                 await call(limiter.state)
 
+    async def test_in_a_state_that_was_cut_off_are_an_error_that_names_the_limiter(
+        self, redis_buckets: Buckets, redis_semaphores: Semaphores
+    ) -> None:
+        bucket, semaphore = redis_buckets(), redis_semaphores()
+        for kind, limiter, kept in ((redis_buckets, bucket, 100), (redis_semaphores, semaphore, 140)):
+            await call(limiter.override, capacity=2)
+            for admin in kind.admins:
+                for key in admin.scan_iter(f"steindamm:{{{limiter.name}}}:*"):
+                    with suppress(redis.ResponseError):
+                        admin.set(key, admin.getrange(key, 0, kept - 1), ex=5)
+            with pytest.raises(LimiterUnavailableError, match="malformed state") as error:
+                await call(limiter.state)
+            assert error.value.name == limiter.name
+
     @pytest.mark.parametrize("note", [b"", b"\xff", b"[1]", b'{"by": {"x": 1}}', b'{"settings": 5}', b"x" * 1_000])
     async def test_in_place_of_who_overrides_are_left_out(self, valkey: Server, note: bytes) -> None:
         bucket = SyncTokenBucket(fresh_name(), connection=valkey.url)
