@@ -334,8 +334,10 @@ async def test_a_server_that_is_gone_is_an_error(tmp_path: Path, *, asynchronous
         bucket, semaphore = Buckets(asynchronous, url, [])(), Semaphores(asynchronous, url, [])()
         server.kill()
         for limiter in (bucket, semaphore):
-            with pytest.raises(LimiterUnavailableError, match=limiter.name):
-                await call(limiter.state)
+            for ask, *args in ((limiter.state,), (limiter.close_for, 60)):
+                with pytest.raises(LimiterUnavailableError) as error:
+                    await call(ask, *args)
+                assert error.value.name == limiter.name
 
 
 def test_what_is_seen_can_not_be_changed() -> None:
