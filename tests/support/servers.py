@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -22,16 +23,16 @@ NAMED_SERVER = os.environ.get("STEINDAMM_TEST_SERVER")
 
 
 def free_port() -> int:
-    """A port that nobody listens on, with the cluster bus's port (10000 above) free, too."""
+    """A port that nobody listens on, with the cluster bus's port (10000 above) free, too.
+
+    Both are below those that a system gives to connections, which would take one before its server has started.
+    """
     while True:
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            port = int(probe.getsockname()[1])
-        if port > 50000:
-            continue
-        with socket.socket() as bus:
+        port = 10_000 + secrets.randbelow(12_000)
+        with socket.socket() as probe, socket.socket() as bus:
             try:
-                bus.bind((HOST, port + 10000))
+                probe.bind((HOST, port))
+                bus.bind((HOST, port + 10_000))
             except OSError:
                 continue
         return port

@@ -39,7 +39,6 @@ class SeveralSlots:
     """
 
     def __init__(self, groups: Sequence[Group], limiters: Sequence[Any]) -> None:
-        self.link = groups[0][1].link if groups else None
         self._groups = groups
         self._limiters = limiters
 
