@@ -205,6 +205,24 @@ class TestRefusals:
         assert [several.known(limiter) for limiter in (first, at_once)] == before
         assert pickle.loads(pickle.dumps(refused.value)).name == second.name
 
+    @pytest.mark.parametrize("refills", [(1, 2), (2, 1)])
+    async def test_name_the_one_with_the_longest_wait(self, several: Kind, refills: tuple[int, int]) -> None:
+        buckets = [several.bucket(capacity=1, refill_frequency=refill * HOUR) for refill in refills]
+        await call(all_of(*buckets).acquire)
+        with pytest.raises(MaxSleepExceededError) as refused:
+            await call(all_of(*buckets, max_sleep=10).acquire)
+        assert refused.value.name == buckets[refills.index(2)].name
+        assert refused.value.retry_after > HOUR
+
+    @pytest.mark.parametrize("lowered_first", [True, False])
+    async def test_for_good_come_before_those_for_now(self, several: Kind, lowered_first: bool) -> None:
+        buckets = several.bucket(), several.bucket()
+        lowered, spent = buckets if lowered_first else reversed(buckets)
+        await call(spent(5).acquire)
+        await call(lowered.override, capacity=2)
+        with pytest.raises(CostAboveCapacityError, match=lowered.name):
+            await call(all_of((lowered, 3), spent, max_sleep=2 * HOUR).acquire)
+
     async def test_come_where_no_slot_did_within_max_sleep(self, several: Kind) -> None:
         at_once, tokens = several.semaphore(capacity=1), several.bucket()
         permit = await call(at_once.acquire)

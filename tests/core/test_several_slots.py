@@ -14,7 +14,7 @@ from steindamm import AsyncSemaphore, LimiterUnavailableError, SyncSemaphore, al
 
 
 class Apart:
-    """Two semaphores of one slot each, which lie apart, both of them at once, and another's view of each.
+    """Two semaphores of one slot each, which lie apart, both of them at once, and another's view of each, by name.
 
     Attributes:
         asked_second: What decides on requests to the one that is asked last where all would grant.
@@ -22,7 +22,7 @@ class Apart:
     """
 
     def __init__(self, cluster: Cluster, kind: type[SyncSemaphore | AsyncSemaphore]) -> None:
-        names = fresh_name(), fresh_name()
+        names = sorted([fresh_name(), fresh_name()])
         first, second = (kind(name, capacity=1, connection=cluster.url) for name in names)
         self.both: Any = all_of(first, second)
         self.others = [SyncSemaphore(name, capacity=1, connection=cluster.url) for name in names]
@@ -38,7 +38,7 @@ class Apart:
         await until(lambda: self.others[index].state().waiters == 1)
 
 
-@pytest.fixture(params=[SyncSemaphore, AsyncSemaphore], ids=["sync", "async"])
+@pytest.fixture(params=[SyncSemaphore, AsyncSemaphore], ids=["sync-cluster", "async-cluster"])
 async def apart(request: pytest.FixtureRequest, cluster: Cluster) -> Apart:
     return Apart(cluster, request.param)
 
