@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
 import pytest
 import redis
+import redis.asyncio
+from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.sentinel import Sentinel
 
 from steindamm import AsyncTokenBucket, SyncAllOf, SyncSemaphore, SyncTokenBucket, all_of
 
@@ -91,8 +95,37 @@ def test_limiters_on_different_servers(other: str) -> None:
 
 
 def test_ways_to_name_one_server_are_no_different_servers() -> None:
-    ways = ["redis://localhost", "redis://:secret@localhost:6379/0", "valkey://localhost", redis.Redis()]
+    ways = ["redis://", "redis://localhost", "redis://:secret@localhost:6379/0", "valkey://localhost", redis.Redis()]
     all_of(*(SyncTokenBucket(f"way-{number}", connection=way) for number, way in enumerate(ways)))
+
+
+def watched(service: str, *hosts: str, database: int = 0) -> redis.asyncio.Redis:
+    """A client of the server that sentinels on these hosts watch."""
+    client: redis.asyncio.Redis = Sentinel([(host, 26_379) for host in hosts]).master_for(service, db=database)
+    return client
+
+
+async def test_ways_to_name_one_cluster_are_no_different_servers() -> None:
+    ways = ["redis+cluster://a", "valkey+cluster://:secret@a:6379", RedisCluster("a"), RedisCluster("a", 6379)]
+    all_of(*(AsyncTokenBucket(f"way-{number}", connection=way, group="g") for number, way in enumerate(ways)))
+
+
+async def test_sentinels_of_one_service_of_which_one_is_named_by_both_are_no_different_servers() -> None:
+    ways = [watched("ours", "a", "b", database=2), watched("ours", "b", "c", database=2)]
+    all_of(*(AsyncTokenBucket(f"way-{number}", connection=way) for number, way in enumerate(ways)))
+
+
+async def test_clusters_and_watched_servers_that_differ() -> None:
+    connections = [
+        RedisCluster("a"), RedisCluster("b"), RedisCluster("a", 7000), "redis://a", redis.asyncio.Redis(host="a"),
+        watched("ours", "a"), watched("theirs", "a"), watched("ours", "c"), watched("ours", "a", database=1),
+    ]  # fmt: skip
+    buckets = [AsyncTokenBucket(f"number-{number}", connection=each) for number, each in enumerate(connections)]
+    for one, other in combinations(buckets, 2):
+        if (one.name, other.name) != ("number-3", "number-4"):
+            with pytest.raises(ValueError, match="are on different ones"):
+                all_of(one, other)
+    all_of(buckets[3], buckets[4])
 
 
 def test_the_shortest_wait_of_all_is_accepted() -> None:

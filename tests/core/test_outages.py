@@ -50,6 +50,49 @@ async def test_a_server_that_hangs_is_an_error_after_the_clients_timeout(mortal_
     await call(bucket.acquire)
 
 
+def connections_of(server: Server) -> int:
+    """How many it has had."""
+    return int(server.admin.info("stats")["total_connections_received"])
+
+
+async def test_a_question_whose_answer_does_not_come_is_not_asked_again(mortal_buckets: Kind, server: Server) -> None:
+    bucket = mortal_buckets(capacity=10, refill_frequency=HOUR)
+    await call(bucket.acquire)
+    before = connections_of(server)
+    server.signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(LimiterUnavailableError):
+            await call(bucket.acquire)
+    finally:
+        server.signal(signal.SIGCONT)
+    assert connections_of(server) == before
+    assert (await call(bucket.state)).tokens == pytest.approx(8, abs=0.1)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_node_of_a_cluster_that_hangs_is_asked_once(cluster: Cluster, *, asynchronous: bool) -> None:
+    buckets = Kind(asynchronous, f"{cluster.url}?socket_timeout=0.3", [])
+    bucket = buckets(capacity=10, refill_frequency=HOUR)
+    await call(bucket.acquire)
+    node = next(node for node in cluster.nodes if is_at(node, bucket.name))
+    before = connections_of(node)
+    node.signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(LimiterUnavailableError):
+            await call(bucket.acquire)
+    finally:
+        node.signal(signal.SIGCONT)
+    assert connections_of(node) < before + 5
+    assert (await call(bucket.state)).tokens == pytest.approx(8, abs=0.1)
+
+
+def is_at(node: Server, name: str) -> bool:
+    try:
+        return bool(node.admin.exists(f"steindamm:{{{name}}}:bucket"))
+    except redis.exceptions.ResponseError:
+        return False
+
+
 class InterruptionError(Exception):
     """What a signal's handler raises, as Celery's soft time limit does."""
 

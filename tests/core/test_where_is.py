@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import redis
+import redis.asyncio
 from support.servers import Cluster, Server
 
 from steindamm import (
@@ -227,6 +228,23 @@ def test_what_strangers_have_written_is_nothing(valkey: Server, name: str, garba
     assert where_is(name, connection=valkey.url) is None
 
 
+@pytest.mark.parametrize(("kind", "key"), [("bucket", "elsewhere"), ("other", "{elsewhere}"), ("bucket", 7)])
+def test_no_entry_leads_to_keys_that_are_no_limiters_line(valkey: Server, name: str, kind: str, key: Any) -> None:
+    seconds, _ = valkey.admin.time()
+    line = f"steindamm:{key}:{kind}:jobs"
+    valkey.admin.zadd(line, {name: (seconds + 50) * 1e6})
+    valkey.admin.expire(line, 60)
+    entry = {"limiter": name, "is_told": True, "line": [kind, key]}
+    valkey.admin.set(f"steindamm:waiting:{name}", json.dumps(entry), ex=60)
+    assert where_is(name, connection=valkey.url) is None
+
+
+def test_a_job_whose_turn_is_over_waits_no_more_time(valkey: Server, name: str) -> None:
+    entry = {"limiter": name, "is_told": True, "line": None}
+    valkey.admin.set(f"steindamm:waiting:{name}", json.dumps(entry), ex=5)
+    assert where_is(name, connection=valkey.url) == Whereabouts(name, name, 0.0, None)
+
+
 def test_a_job_that_stands_nowhere_is_not_found(valkey: Server, name: str) -> None:
     entry = {"limiter": name, "is_told": True, "line": ["bucket", f"{{{name}}}"]}
     valkey.admin.set(f"steindamm:waiting:{name}", json.dumps(entry), ex=60)
@@ -246,3 +264,10 @@ def test_ids_are_strings(valkey: Server) -> None:
         where_is(7, connection=valkey.url)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="connection must be"):
         where_is("7", connection=7)
+
+
+async def test_threads_ask_with_sync_clients_and_tasks_with_async_ones() -> None:
+    with pytest.raises(TypeError, match="a sync redis-py client"):
+        where_is("7", connection=redis.asyncio.Redis())
+    with pytest.raises(TypeError, match="an async redis-py client"):
+        await where_is_async("7", connection=redis.Redis())

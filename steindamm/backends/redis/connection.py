@@ -101,12 +101,11 @@ def plain_url(url: str) -> tuple[str, bool]:
 
 def sync_client(url: str) -> SyncClient:
     """A client with timeouts."""
-    from redis.backoff import NoBackoff  # noqa: PLC0415
     from redis.client import Redis  # noqa: PLC0415
     from redis.cluster import RedisCluster  # noqa: PLC0415
     from redis.retry import Retry  # noqa: PLC0415
 
-    return _client(url, Redis, RedisCluster, Retry(NoBackoff(), 1))  # type: ignore[no-any-return]
+    return _client(url, Redis, RedisCluster, Retry)  # type: ignore[no-any-return]
 
 
 def async_client(url: str) -> AsyncClient:
@@ -114,20 +113,33 @@ def async_client(url: str) -> AsyncClient:
     from redis.asyncio.client import Redis  # noqa: PLC0415
     from redis.asyncio.cluster import RedisCluster  # noqa: PLC0415
     from redis.asyncio.retry import Retry  # noqa: PLC0415
+
+    return _client(url, Redis, RedisCluster, Retry)  # type: ignore[no-any-return]
+
+
+def _client(url: str, standalone: Any, cluster: Any, retry: Any) -> Any:
+    """A connection that broke is made again once, at once; a cluster's client looks for the slots' new owner itself.
+
+    A question whose answer is late is not asked again: it would take twice what it asks for.
+    """
     from redis.backoff import NoBackoff  # noqa: PLC0415
-
-    return _client(url, Redis, RedisCluster, Retry(NoBackoff(), 1))  # type: ignore[no-any-return]
-
-
-def _client(url: str, standalone: Any, cluster: Any, once_more: Any) -> Any:
-    """A connection that broke is made again once, at once; a cluster's client looks for the slots' new owner itself."""
     from redis.exceptions import ConnectionError as Broken  # noqa: PLC0415
 
     plain, is_cluster = plain_url(url)
     timeouts = {"socket_connect_timeout": TIMEOUT, "socket_timeout": TIMEOUT}
     if is_cluster:
-        return cluster.from_url(plain, **timeouts)
+        return _asking_once(cluster).from_url(plain, **timeouts)
+    once_more = retry(NoBackoff(), 1, supported_errors=(Broken,))
     return standalone.from_url(plain, **timeouts, retry=once_more, retry_on_error=[Broken])
+
+
+@cache
+def _asking_once(cluster: Any) -> Any:
+    """A cluster's client asks ten times more for an answer that is late, of a server that stands still."""
+    from redis.exceptions import TimeoutError as Late  # noqa: PLC0415
+
+    again = tuple(error for error in cluster.ERRORS_ALLOW_RETRY if error is not Late)
+    return type(cluster.__name__, (cluster,), {"ERRORS_ALLOW_RETRY": again})
 
 
 def twin_of(client: Any) -> Any:
