@@ -174,7 +174,7 @@ async def test_13_a_pool_of_one_connection_will_do(valkey: Server, asynchronous:
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 async def test_13_a_socket_timeout_below_max_sleep_is_no_error(valkey: Server, asynchronous: bool) -> None:
-    kind = Kind(asynchronous, f"{valkey.url}?socket_timeout=0.3", [valkey.admin])
+    kind = Kind(asynchronous, f"{valkey.url}?socket_timeout=0.8", [valkey.admin])
     semaphore = kind(capacity=1, max_sleep=20)
     permit = await call(semaphore.acquire)
     waiting = asyncio.create_task(call(semaphore.acquire))

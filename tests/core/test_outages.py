@@ -71,7 +71,7 @@ async def test_a_question_whose_answer_does_not_come_is_not_asked_again(mortal_b
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 async def test_a_node_of_a_cluster_that_hangs_is_asked_once(cluster: Cluster, *, asynchronous: bool) -> None:
-    buckets = Kind(asynchronous, f"{cluster.url}?socket_timeout=0.3", [])
+    buckets = Kind(asynchronous, f"{cluster.url}?socket_timeout=0.5", [])
     bucket = buckets(capacity=10, refill_frequency=HOUR)
     await call(bucket.acquire)
     node = next(node for node in cluster.nodes if is_at(node, bucket.name))
@@ -187,12 +187,12 @@ async def test_a_state_that_is_none_of_ours_is_an_error_and_no_token(redis_bucke
 @pytest.mark.parametrize("asynchronous", [False, True])
 async def test_a_cluster_that_is_gone_is_the_same_error(tmp_path: Path, *, asynchronous: bool) -> None:
     with Cluster(tmp_path) as cluster:
-        buckets = Kind(asynchronous, f"{cluster.url}?socket_timeout=0.2", [])
+        buckets = Kind(asynchronous, f"{cluster.url}?socket_timeout=1", [])
         bucket = buckets()
         await call(bucket.acquire)
         for node in cluster.nodes:
             node.kill()
-        for limiter in (bucket, Kind(asynchronous, f"{cluster.url}?socket_timeout=0.3", [])()):
+        for limiter in (bucket, Kind(asynchronous, f"{cluster.url}?socket_timeout=2", [])()):
             with pytest.raises(LimiterUnavailableError) as error:
                 await call(limiter.acquire)
             assert error.value.__cause__ is not None

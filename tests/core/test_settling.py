@@ -160,7 +160,7 @@ def test_a_slot_can_not_be_settled() -> None:
 @pytest.mark.parametrize("asynchronous", [False, True])
 async def test_a_permit_that_could_not_be_settled_can_be_later(tmp_path: Path, *, asynchronous: bool) -> None:
     with Server(valkey_binary(), tmp_path, "appendonly yes", "appendfsync always") as server:
-        bucket = Kind(asynchronous, f"{server.url}?socket_timeout=0.2", [])(capacity=10, refill_frequency=HOUR)
+        bucket = Kind(asynchronous, server.url, [])(capacity=10, refill_frequency=HOUR)
         permit = await call(bucket(10).acquire)
         server.kill()
         with pytest.raises(LimiterUnavailableError):

@@ -330,7 +330,7 @@ async def test_several_limits_are_seen_one_by_one(several: Several) -> None:
 @pytest.mark.parametrize("asynchronous", [False, True])
 async def test_a_server_that_is_gone_is_an_error(tmp_path: Path, *, asynchronous: bool) -> None:
     with Server(valkey_binary(), tmp_path) as server:
-        url = f"{server.url}?socket_timeout=0.2"
+        url = f"{server.url}?socket_timeout=1"
         bucket, semaphore = Buckets(asynchronous, url, [])(), Semaphores(asynchronous, url, [])()
         server.kill()
         for limiter in (bucket, semaphore):

@@ -301,7 +301,7 @@ class TestALocalLimiter:
 @pytest.mark.parametrize("asynchronous", [False, True])
 async def test_a_cluster_that_is_gone_is_done_without(tmp_path: Path, *, asynchronous: bool) -> None:
     with Cluster(tmp_path) as cluster:
-        mortals = Limiters(asynchronous, f"{cluster.url}?socket_timeout=0.2")
+        mortals = Limiters(asynchronous, f"{cluster.url}?socket_timeout=1")
         limiters = [mortals.bucket("allow"), mortals.semaphore("allow")]
         for limiter in limiters[1], all_of(*limiters):
             await call(limiter.release, await call(limiter.try_acquire))
