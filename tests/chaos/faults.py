@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 
 import redis
 
@@ -47,18 +47,9 @@ def restart_server(scene: Scene) -> None:
     scene.server.start()
 
 
-@contextmanager
-def stopped(scene: Scene) -> Iterator[None]:
-    scene.server.signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        scene.server.signal(signal.SIGCONT)
-
-
 def stop_server(scene: Scene) -> None:
     """SIGSTOP for five seconds."""
-    with stopped(scene):
+    with scene.server.standing_still():
         time.sleep(5)
 
 

@@ -40,12 +40,8 @@ async def test_a_server_that_is_gone_is_an_error_that_carries_the_clients(mortal
 async def test_a_server_that_hangs_is_an_error_after_the_clients_timeout(mortal_buckets: Kind, server: Server) -> None:
     bucket = mortal_buckets()
     await call(bucket.acquire)
-    server.signal(signal.SIGSTOP)
-    try:
-        with pytest.raises(LimiterUnavailableError) as error:
-            await call(bucket.acquire)
-    finally:
-        server.signal(signal.SIGCONT)
+    with server.standing_still(), pytest.raises(LimiterUnavailableError) as error:
+        await call(bucket.acquire)
     assert isinstance(error.value.__cause__, redis.exceptions.TimeoutError)
     await call(bucket.acquire)
 
@@ -59,12 +55,8 @@ async def test_a_question_whose_answer_does_not_come_is_not_asked_again(mortal_b
     bucket = mortal_buckets(capacity=10, refill_frequency=HOUR)
     await call(bucket.acquire)
     before = connections_of(server)
-    server.signal(signal.SIGSTOP)
-    try:
-        with pytest.raises(LimiterUnavailableError):
-            await call(bucket.acquire)
-    finally:
-        server.signal(signal.SIGCONT)
+    with server.standing_still(), pytest.raises(LimiterUnavailableError):
+        await call(bucket.acquire)
     assert connections_of(server) == before
     assert (await call(bucket.state)).tokens == pytest.approx(8, abs=0.1)
 
@@ -76,12 +68,8 @@ async def test_a_node_of_a_cluster_that_hangs_is_asked_once(cluster: Cluster, *,
     await call(bucket.acquire)
     node = next(node for node in cluster.nodes if is_at(node, bucket.name))
     before = connections_of(node)
-    node.signal(signal.SIGSTOP)
-    try:
-        with pytest.raises(LimiterUnavailableError):
-            await call(bucket.acquire)
-    finally:
-        node.signal(signal.SIGCONT)
+    with node.standing_still(), pytest.raises(LimiterUnavailableError):
+        await call(bucket.acquire)
     assert connections_of(node) < before + 5
     assert (await call(bucket.state)).tokens == pytest.approx(8, abs=0.1)
 
@@ -109,14 +97,13 @@ def test_a_thread_interrupted_in_the_middle_of_its_question_leaves_its_answer_to
     spent = SyncTokenBucket(name="spent", capacity=1, refill_frequency=HOUR, connection=connection)
     assert spent.try_acquire()
     before = signal.signal(signal.SIGALRM, interrupt)
-    server.signal(signal.SIGSTOP)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-        with pytest.raises(InterruptionError):
-            free.try_acquire()
+        with server.standing_still():
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(InterruptionError):
+                free.try_acquire()
     finally:
         signal.signal(signal.SIGALRM, before)
-        server.signal(signal.SIGCONT)
     for _ in range(5):
         assert not spent.try_acquire()
         assert free.try_acquire()

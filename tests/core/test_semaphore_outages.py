@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import time
 from typing import Any
 
@@ -119,9 +118,8 @@ class TestAServerThatHangs:
     ) -> None:
         semaphore = mortal_semaphores(capacity=1, expiry=HOUR)
         permit = await call(semaphore.acquire)
-        server.signal(signal.SIGSTOP)
-        await call(semaphore.release, permit)
-        server.signal(signal.SIGCONT)
+        with server.standing_still():
+            await call(semaphore.release, permit)
         await until(lambda: server.admin.zcard(keys_of(semaphore.name)[1]) == 0)
         assert await held(semaphore) == 0
 
@@ -131,11 +129,10 @@ class TestAServerThatHangs:
         """It has their requests, and answers them when nobody listens any more."""
         semaphore = mortal_semaphores(capacity=2, expiry=HOUR)
         await call(semaphore.release, await call(semaphore.acquire))
-        server.signal(signal.SIGSTOP)
-        asking = [asyncio.create_task(call(ask)) for ask in (semaphore.acquire, semaphore.try_acquire)]
-        for error in await asyncio.gather(*asking, return_exceptions=True):
-            assert isinstance(error, LimiterUnavailableError)
-        server.signal(signal.SIGCONT)
+        with server.standing_still():
+            asking = [asyncio.create_task(call(ask)) for ask in (semaphore.acquire, semaphore.try_acquire)]
+            for error in await asyncio.gather(*asking, return_exceptions=True):
+                assert isinstance(error, LimiterUnavailableError)
         await asyncio.sleep(0.5)
         await until(lambda: server.admin.zcard(keys_of(semaphore.name)[1]) == 0)
         assert await held(semaphore) == 0
@@ -153,9 +150,8 @@ class TestAServerThatHangs:
         hears = semaphore._backend.link.hearing
         await asyncio.sleep(2.5)
         assert not hears._complained
-        server.signal(signal.SIGSTOP)
-        await until(lambda: hears._complained)
-        server.signal(signal.SIGCONT)
+        with server.standing_still():
+            await until(lambda: hears._complained)
         await until(lambda: listeners(server) == 1)
         await call(semaphore.release, permit)
         await call(semaphore.release, await asyncio.wait_for(waiting, 10))

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -106,6 +109,15 @@ class Server:
 
     def signal(self, number: int) -> None:
         send(self.process, number)
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """It takes connections and requests, and answers none."""
+        self.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End it at once, as a crash does."""
