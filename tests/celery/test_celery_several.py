@@ -31,5 +31,7 @@ def test_a_slot_of_several_limits_comes_back_whatever_the_job_does(farm: Any, la
     limits = [[f"{label} rate", "50/s"], [f"{label} slots", 1]]
     for job, how in enumerate(("raise", "retry", "return")):
         farm.send("work", limits, f"{label} {job}", how)
-    farm.wait_for("end", label, count=2)
-    assert len(farm.journal("start", label)) == 4
+    ends = farm.wait_for("end", label, count=2)
+    starts = farm.wait_for("start", label, count=4)
+    assert sorted(end.job for end in ends) == [f"{label} 1", f"{label} 2"]
+    assert sorted(start.job for start in starts) == [f"{label} {job}" for job in (0, 1, 1, 2)]
