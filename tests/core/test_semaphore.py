@@ -253,6 +253,21 @@ class TestWaiting:
         await call(semaphore.release, permit)
         await call(semaphore.release, others)
 
+    async def test_a_reservation_that_was_cancelled_tells_nothing_of_how_long_slots_are_held(
+        self, semaphores: Kind
+    ) -> None:
+        semaphore = semaphores(capacity=2, max_sleep=0.001)
+        reservation = await call(semaphore.reserve)
+        await asyncio.sleep(2)
+        permits = [await call(semaphore.acquire)]
+        await call(reservation.cancel)
+        permits.append(await call(semaphore.acquire))
+        with pytest.raises(MaxSleepExceededError) as refused:
+            await call(semaphore.acquire)
+        assert refused.value.retry_after < 2 / 2
+        for permit in permits:
+            await call(semaphore.release, permit)
+
 
 class TestNeverWaiting:
     async def test_try_acquire(self, semaphores: Kind) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 from math import inf
@@ -271,3 +273,8 @@ async def stands_in_line(kind: Kind, name: str) -> None:
         await asyncio.sleep(0.1)
     else:
         await until(lambda: kind.state(name)["waiting"] == 1)
+
+
+def test_one_in_memory_that_is_closed_does_not_keep_its_process_from_ending() -> None:
+    code = 'import steindamm; steindamm.SyncSemaphore("closed").close_for(600)'
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0

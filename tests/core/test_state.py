@@ -214,6 +214,7 @@ class TestASemaphore:
         assert (seen.capacity, seen.held) == (1, 2)
         assert seen.closed_for == pytest.approx(60, abs=5)
         assert (seen.override.settings, seen.override.by.split("/")[1]) == ({"capacity": 1}, str(os.getpid()))
+        assert abs(seen.override.at - datetime.now(UTC)) < timedelta(minutes=1)
         for permit in permits:
             await call(semaphore.release, permit)
 
