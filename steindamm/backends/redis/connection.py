@@ -135,7 +135,7 @@ def _client(url: str, standalone: Any, cluster: Any, retry: Any) -> Any:
 
 @cache
 def _asking_once(cluster: Any) -> Any:
-    """A cluster's client asks ten times more for an answer that is late, of a server that stands still."""
+    """The same kind of cluster's client, but for asking again, up to ten times, where an answer is late."""
     from redis.exceptions import TimeoutError as Late  # noqa: PLC0415
 
     again = tuple(error for error in cluster.ERRORS_ALLOW_RETRY if error is not Late)
