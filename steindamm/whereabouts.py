@@ -8,6 +8,8 @@ from typing import Any
 from steindamm.errors import wrong_kind
 
 SECOND = 1e6
+LOOKS = 2
+"""Times that a job is looked for which is no longer where its note says: it has moved on to another line meanwhile."""
 Entry = tuple[str, bool, Any]
 
 
@@ -50,11 +52,15 @@ def where_is(job_id: str, *, connection: Any) -> Whereabouts | None:
     from steindamm.backends.redis import finding_jobs  # noqa: PLC0415
 
     link = finding_jobs.sync_link_of(connection)
-    noted = finding_jobs.entry(link.ask(*finding_jobs.question(checked_job(job_id))))
-    if noted is None or noted.line is None:
-        return noted and Whereabouts(job_id, noted.limiter, noted.turn_in, None)
-    found = link.run(*finding_jobs.question_at(noted.line, job_id))
-    return _found(job_id, noted.limiter, *found)
+    question = finding_jobs.question(checked_job(job_id))
+    for _ in range(LOOKS):
+        noted = finding_jobs.entry(link.ask(*question))
+        if noted is None or noted.line is None:
+            return noted and Whereabouts(job_id, noted.limiter, noted.turn_in, None)
+        wait, place, *_ = link.run(*finding_jobs.question_at(noted.line, job_id))
+        if place > 0:
+            return Whereabouts(job_id, noted.limiter, wait / SECOND, place)
+    return None
 
 
 async def where_is_async(job_id: str, *, connection: Any) -> Whereabouts | None:
@@ -62,11 +68,15 @@ async def where_is_async(job_id: str, *, connection: Any) -> Whereabouts | None:
     from steindamm.backends.redis import finding_jobs  # noqa: PLC0415
 
     link = finding_jobs.async_link_of(connection)
-    noted = finding_jobs.entry(await link.ask(*finding_jobs.question(checked_job(job_id))))
-    if noted is None or noted.line is None:
-        return noted and Whereabouts(job_id, noted.limiter, noted.turn_in, None)
-    found = await link.run(*finding_jobs.question_at(noted.line, job_id))
-    return _found(job_id, noted.limiter, *found)
+    question = finding_jobs.question(checked_job(job_id))
+    for _ in range(LOOKS):
+        noted = finding_jobs.entry(await link.ask(*question))
+        if noted is None or noted.line is None:
+            return noted and Whereabouts(job_id, noted.limiter, noted.turn_in, None)
+        wait, place, *_ = await link.run(*finding_jobs.question_at(noted.line, job_id))
+        if place > 0:
+            return Whereabouts(job_id, noted.limiter, wait / SECOND, place)
+    return None
 
 
 def checked_job(job_id: object) -> str:
@@ -74,7 +84,3 @@ def checked_job(job_id: object) -> str:
     if not isinstance(job_id, str):
         raise wrong_kind("job_id", "a string", job_id)
     return job_id
-
-
-def _found(job_id: str, limiter: str, wait: int, place: int, *_: int) -> Whereabouts | None:
-    return None if place < 0 else Whereabouts(job_id, limiter, wait / SECOND, place)

@@ -251,6 +251,35 @@ def test_a_job_that_stands_nowhere_is_not_found(valkey: Server, name: str) -> No
     assert where_is(name, connection=valkey.url) is None
 
 
+class Meanwhile(redis.Redis):
+    """A client between whose first two questions something happens."""
+
+    happens: Callable[[], Any] | None = None
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        reply = super().execute_command(*args, **options)
+        happens, self.happens = self.happens, None
+        if happens:
+            happens()
+        return reply
+
+
+def test_a_job_that_moves_on_while_it_is_looked_for_is_found_where_it_is_then(valkey: Server, name: str) -> None:
+    first, second = slow_bucket(f"{name} first", valkey.url), slow_bucket(f"{name} second", valkey.url)
+    for _ in range(3):
+        second.reserve()
+    booking = defer(first, name)
+    wait_for(valkey.url, name)
+
+    def move_on() -> None:
+        defer(all_of(first, second), name, booking._replace(turn=None))
+        eventually(lambda: where_is(name, connection=valkey.url), lambda here: here and here.limiter == second.name)
+
+    client = Meanwhile.from_url(valkey.url)
+    client.happens = move_on
+    assert where_is(name, connection=client).limiter == second.name
+
+
 def test_a_client_that_decodes_does_as_well(valkey: Server, name: str) -> None:
     bucket = slow_bucket(name, valkey.url)
     defer(bucket, name)

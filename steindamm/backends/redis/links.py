@@ -19,6 +19,7 @@ from weakref import WeakSet, WeakValueDictionary
 
 from steindamm.backends.redis.connection import async_client, sync_client, twin_of
 from steindamm.backends.redis.hearing import AsyncHearing, SyncHearing
+from steindamm.backends.redis.kept_connection import AsyncKeptConnection, SyncKeptConnection
 from steindamm.backends.redis.scripts import Script
 from steindamm.backends.redis.waiting_jobs import AsyncNotes, SyncNotes
 from steindamm.backends.redis.watch import AsyncWatch, SyncWatch
@@ -106,24 +107,29 @@ class SyncLink:
         self.watch = SyncWatch()
         self.notes = SyncNotes(self)
         self._connection = connection
-        self._client = None if isinstance(connection, str) else connection
-        self._parents: list[SyncClient | None] = []
+        self._kept = None if isinstance(connection, str) else SyncKeptConnection(connection)
+        self._parents: list[SyncKeptConnection | None] = []
         self._all.add(self)
 
     @classmethod
     def after_fork(cls) -> None:
         """A child has clients of its own, and never ends the parent's: their locks may be held for ever."""
         for link in tuple(cls._all):
-            link._parents.append(link._client)
-            link._client = None
+            link._parents.append(link._kept)
+            link._kept = None
 
     @property
     def client(self) -> SyncClient:
         """The client."""
-        if self._client is None:
+        return self._connected().client
+
+    def _connected(self) -> SyncKeptConnection:
+        if self._kept is None:
             connection = self._connection
-            self._client = sync_client(connection) if isinstance(connection, str) else twin_of(connection)
-        return self._client
+            self._kept = SyncKeptConnection(
+                sync_client(connection) if isinstance(connection, str) else twin_of(connection)
+            )
+        return self._kept
 
     def run(self, name: str, script: Script, keys: Sequence[Key], args: Sequence[Any], length: int) -> Reply:
         """Run a script for the limiter `name`; its reply holds `length` integers."""
@@ -140,15 +146,15 @@ class SyncLink:
                     raise unavailable(name, error) from error
                 time.sleep(POOL_PAUSE)
             except BaseException:
-                self._client = None
+                self._kept = None
                 raise
 
     def _call(self, script: Script, keys: Sequence[Key], args: Sequence[Any]) -> Any:
-        client: Any = self.client
+        kept = self._connected()
         try:
-            return client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
+            return kept.execute("EVALSHA", script.sha, len(keys), *keys, *args)
         except no_script():
-            return client.execute_command("EVAL", script.text, len(keys), *keys, *args)
+            return kept.execute("EVAL", script.text, len(keys), *keys, *args)
 
 
 os.register_at_fork(after_in_child=SyncLink.after_fork)
@@ -168,6 +174,7 @@ class AsyncLink:
         self.watch = AsyncWatch()
         self.notes = AsyncNotes(self)
         self.client = client
+        self._kept = AsyncKeptConnection(client)
         self._ours = ours
         self._ending: AsyncGenerator[None, None] | None = None
 
@@ -191,9 +198,9 @@ class AsyncLink:
 
     async def _call(self, script: Script, keys: Sequence[Key], args: Sequence[Any]) -> Any:
         try:
-            return await self.client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
+            return await self._kept.execute("EVALSHA", script.sha, len(keys), *keys, *args)
         except no_script():
-            return await self.client.execute_command("EVAL", script.text, len(keys), *keys, *args)
+            return await self._kept.execute("EVAL", script.text, len(keys), *keys, *args)
 
 
 async def _closing_with_loop(client: AsyncClient) -> AsyncGenerator[None, None]:

@@ -1,0 +1,215 @@
+"""One connection of the client's own pool, kept at hand for scripts.
+
+To take a connection from the pool, to look whether it still stands, to be ready for retries and to give it back takes
+longer than to send a command and to read its reply. So one connection stays taken, for one caller at a time; whoever
+finds it in use goes the client's own way, as does a question after a connection that broke. It is only kept where it
+changes nothing else: see `keeps_one`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import cache, partial
+from types import FunctionType, MethodType
+from typing import TYPE_CHECKING, Any
+
+from steindamm.backends.redis.deadline import Deadline
+
+if TYPE_CHECKING:
+    from steindamm.backends.redis.connection import AsyncClient, SyncClient
+
+LEAST_POOL = 20
+"""Connections that a pool may have at least, so that one more or less says little."""
+
+
+@cache
+def refused() -> type[Exception]:
+    """What a client raises where the server has answered, and says no."""
+    from redis.exceptions import ResponseError  # noqa: PLC0415
+
+    return ResponseError
+
+
+@cache
+def broken() -> type[Exception]:
+    """What a client raises where its connection broke."""
+    from redis.exceptions import ConnectionError as Broken  # noqa: PLC0415
+
+    return Broken
+
+
+@cache
+def late() -> type[Exception]:
+    """What a client raises where an answer is late."""
+    from redis.exceptions import TimeoutError as Late  # noqa: PLC0415
+
+    return Late
+
+
+@cache
+def plain_pools() -> tuple[type, ...]:
+    """Pools of connections to one server that stays the same."""
+    import redis.asyncio.connection  # noqa: PLC0415
+    import redis.connection  # noqa: PLC0415
+
+    of = redis.connection, redis.asyncio.connection
+    return tuple(kind for module in of for kind in (module.ConnectionPool, module.BlockingConnectionPool))
+
+
+def is_clients_own(way: Any) -> bool:
+    """Whether a client's `execute_command` is redis-py's own: who has put theirs in its place, to trace, sees all."""
+    function = way.__func__ if type(way) is MethodType else None
+    return type(function) is FunctionType and function.__globals__["__name__"].startswith("redis.")
+
+
+def keeps_one(client: Any) -> bool:
+    """Whether a connection of the client may be kept.
+
+    Not of a cluster or behind sentinels, where the server changes; nor of a small pool, of one whose credentials are
+    renewed on its idle connections, or of a client that has but one.
+    """
+    pool: Any = getattr(client, "connection_pool", None)
+    return (
+        type(pool) in plain_pools()
+        and pool.max_connections >= LEAST_POOL
+        and not pool.connection_kwargs.get("credential_provider")
+        and client.connection is None
+        and is_clients_own(client.execute_command)
+    )
+
+
+def taking_from(pool: Any) -> Callable[[], Any]:
+    """What takes a connection; up to redis-py 5.2 it wants to know what for."""
+    asks = inspect.signature(pool.get_connection).parameters["command_name"].default is inspect.Parameter.empty
+    return partial(pool.get_connection, "EVALSHA") if asks else pool.get_connection
+
+
+def is_to_be_renewed(connection: Any) -> bool:
+    """Whether the server has told that it moves; redis-py hears of that from version 7 on."""
+    return bool(getattr(connection, "should_reconnect", bool)())
+
+
+class _Kept:
+    """What the connection of a sync client and that of an async one have in common."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self._kept: list[Any] = []
+        if keeps_one(client):
+            self._way = client.execute_command.__func__
+            self._pool = client.connection_pool
+            self._take = taking_from(self._pool)
+            self._kept.append(None)
+
+    def _is_free(self, way: Any) -> bool:
+        """Whether it may be used instead of the client's way: nobody uses it, or has put theirs in the way's place."""
+        return bool(self._kept) and type(way) is MethodType and way.__func__ is self._way
+
+
+class SyncKeptConnection(_Kept):
+    """A sync client's.
+
+    Parameters:
+        client: The client that it is of.
+    """
+
+    client: SyncClient
+
+    def execute(self, *command: Any) -> Any:
+        """What the client's `execute_command` does."""
+        way: Any = self.client.execute_command
+        if not self._is_free(way):
+            return way(*command)
+        try:
+            connection = self._kept.pop()
+        except IndexError:
+            return way(*command)
+        try:
+            connection = connection or self._take()
+            connection.send_command(*command)
+            reply = connection.read_response()
+        except refused():
+            self._keep(connection)
+            raise
+        except broken():
+            self._drop(connection)
+            return way(*command)
+        except BaseException:
+            self._drop(connection)
+            raise
+        self._keep(connection)
+        return reply
+
+    def _keep(self, connection: Any) -> None:
+        if is_to_be_renewed(connection):
+            self._drop(connection)
+        else:
+            self._kept.append(connection)
+
+    def _drop(self, connection: Any) -> None:
+        if connection:
+            connection.disconnect()
+            self._pool.release(connection)
+        self._kept.append(None)
+
+
+class AsyncKeptConnection(_Kept):
+    """An async client's.
+
+    It leaves its timeout to a `Deadline`: redis-py makes two of them for each command, on Python 3.11 with a task for
+    the first.
+
+    Parameters:
+        client: The client that it is of.
+    """
+
+    client: AsyncClient
+    _timeout: float | None = None
+    _deadline: Deadline | nullcontext[None] = nullcontext()
+
+    async def execute(self, *command: Any) -> Any:
+        """What the client's `execute_command` does."""
+        way: Any = self.client.execute_command
+        if not self._is_free(way):
+            return await way(*command)
+        connection = self._kept.pop()
+        try:
+            connection = connection or await self._taken()
+            with self._deadline:
+                await connection.send_command(*command)
+                reply = await connection.read_response()
+        except refused():
+            await self._keep(connection)
+            raise
+        except broken():
+            await self._drop(connection)
+            return await way(*command)
+        except TimeoutError as error:
+            await self._drop(connection)
+            raise late()("the answer is late") from error
+        except BaseException:
+            await self._drop(connection)
+            raise
+        await self._keep(connection)
+        return reply
+
+    async def _taken(self) -> Any:
+        connection = await self._take()
+        self._timeout, connection.socket_timeout = connection.socket_timeout, None
+        self._deadline = Deadline(self._timeout) if self._timeout else nullcontext()
+        return connection
+
+    async def _keep(self, connection: Any) -> None:
+        if is_to_be_renewed(connection):
+            await self._drop(connection)
+        else:
+            self._kept.append(connection)
+
+    async def _drop(self, connection: Any) -> None:
+        self._kept.append(None)
+        if connection:
+            connection.socket_timeout = self._timeout
+            await connection.disconnect(nowait=True)
+            await self._pool.release(connection)
