@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -160,11 +161,18 @@ async def test_11_a_clients_clock_does_not_count(
 # 12. Four hundred limiters lay in one slot of the cluster.
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_12_three_hundred_limiters_lie_on_all_three_nodes(cluster: Cluster, *, asynchronous: bool) -> None:
+def test_12_three_hundred_limiters_lie_on_all_three_nodes(cluster: Cluster, *, asynchronous: bool) -> None:
+    """redis-py's tasks close connections under each other where so many connect to a cluster at once, and lose some."""
     buckets = Kind(asynchronous, cluster.url, [node.admin for node in cluster.nodes])
     names = [f"spread-{asynchronous}-{number}" for number in range(300)]
-    await asyncio.gather(*(call(buckets(name).acquire) for name in names))
+
+    async def acquire_all() -> None:
+        await asyncio.gather(*(call(buckets(name).acquire) for name in names))
+
+    asyncio.run(acquire_all())
+    gc.collect()
     held = [
         len(list(node.admin.scan_iter(f"steindamm:{{spread-{asynchronous}-*", count=1000))) for node in cluster.nodes
     ]
