@@ -179,7 +179,30 @@ def in_a_subclass(face: Face, seen: list[Any], _: pytest.MonkeyPatch) -> Any:
     return type("Traced", (face.library.Redis,), traced)(host=HOST, port=face.server.port)
 
 
-@pytest.mark.parametrize("put", [on_the_class, on_the_client, in_a_subclass])
+class Proxy:
+    """A function in the place of another that looks like it, as wrapt makes them for OpenTelemetry."""
+
+    def __init__(self, way: Any, seen: list[Any]) -> None:
+        self._way = way
+        self._seen = seen
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._way, name)
+
+    def __get__(self, client: Any, kind: type | None = None) -> Proxy:
+        return Proxy(self._way.__get__(client, kind), self._seen)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        self._seen.append(args)
+        return self._way(*args, **options)
+
+
+def by_a_proxy(face: Face, seen: list[Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(face.library.Redis, "execute_command", Proxy(face.library.Redis.execute_command, seen))
+    return face.client()
+
+
+@pytest.mark.parametrize("put", [on_the_class, on_the_client, in_a_subclass, by_a_proxy])
 async def test_a_tracer_sees_every_question(
     face: Face, put: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
