@@ -96,7 +96,7 @@ async def test_where_it_broke_the_question_goes_another_way_and_the_next_one_has
 
 
 async def test_an_answer_that_comes_late_is_nobodys(face: Face) -> None:
-    client = face.client(socket_timeout=0.2)
+    client = face.client(socket_timeout=0.5)
     free, spent = face.bucket(client, "free"), face.bucket(client, "spent", capacity=1)
     await call(spent.acquire)
     with face.server.standing_still(), pytest.raises(LimiterUnavailableError) as error:
