@@ -49,9 +49,18 @@ def lost(asked: Iterable[str], runs: Iterable[Execution]) -> set[str]:
 
 
 def swallowed(asked: Iterable[str], history: History) -> set[str]:
-    """Jobs that nobody ever had, of a queue whose worker was killed: they were lost on the way to it."""
-    seen = {event.who for event in history.events}
-    return set(asked) - seen if history.of("killed") else set()
+    """Jobs that nobody had when a worker was killed, and nobody got after that: they were lost on the way to it.
+
+    They came from who enqueued them, of whom nothing is written down, or from a worker that had sent them back.
+    """
+    last = {event.who: event for event in history.events}
+    on_their_way = ((who, last.get(who)) for who in asked)
+    kills = [event.at for event in history.of("killed")]
+    return {
+        who
+        for who, event in on_their_way
+        if kills and (event is None or (event.what == "sent" and event.at < kills[-1]))
+    }
 
 
 def repeated(runs: Sequence[Execution], history: History) -> tuple[list[Execution], list[Execution]]:

@@ -17,8 +17,9 @@ class Event(NamedTuple):
     Parameters:
         at: When, in seconds on the machine's monotonic clock.
         what: Of calls ``asks``, ``start``, ``end``, ``lost`` (the lease), ``told`` (that the limiter is unavailable),
-            ``surprise`` (another error); of jobs ``taken``, ``deferred``, ``cut``; of processes ``ready``, ``killed``,
-            ``stopped``, ``ended`` (by themselves); of a fault ``begins``, ``over``.
+            ``surprise`` (another error); of jobs ``taken``, ``deferred``, ``sent`` (to the queue, which has it now),
+            ``cut``; of processes ``ready``, ``killed``, ``stopped``, ``ended`` (by themselves); of a fault ``begins``,
+            ``over``.
         who: The call, or the job.
         pid: The process in which it happened, or which it happened to.
         more: An error's name.

@@ -94,6 +94,13 @@ def test_a_job_that_nobody_ever_had_was_lost_by_the_queue_if_a_worker_was_killed
     assert checker.swallowed(["a", "b"], History([taken])) == set()
 
 
+def test_so_was_one_that_a_worker_had_sent_back_and_nobody_got_after_the_kill() -> None:
+    sent, killed, taken = event(0, "sent", "a"), event(1, "killed", ""), event(2, "taken", "a")
+    assert checker.swallowed(["a"], History([sent, killed])) == {"a"}
+    assert checker.swallowed(["a"], History([sent, killed, taken])) == set()
+    assert checker.swallowed(["a"], History([killed, sent._replace(at=2)])) == set()
+
+
 def test_the_hold_of_one_who_was_stopped_until_its_lease_was_over_ended_with_the_stop() -> None:
     events = [event(0, "start"), event(1, "stopped", ""), event(5, "lost")]
     assert [run.end for run in History(events).executions()] == [1]

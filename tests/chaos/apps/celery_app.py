@@ -8,7 +8,7 @@ from typing import Any
 
 import redis
 from celery import Celery
-from celery.signals import before_task_publish, task_received, worker_ready
+from celery.signals import after_task_publish, before_task_publish, task_received, worker_ready
 
 from chaos.apps.limits import BROKER, HOLDS, LIMITS, begin, how_it_ends, journal, note_deferrals, terms_of
 from steindamm import SyncSemaphore, SyncTokenBucket
@@ -44,6 +44,11 @@ def note_delivery(request: Any, **_: Any) -> None:
 @before_task_publish.connect
 def note_copy(headers: dict[str, Any], **_: Any) -> None:
     journal.write("taken", headers["id"])
+
+
+@after_task_publish.connect
+def note_sent(headers: dict[str, Any], **_: Any) -> None:
+    journal.write("sent", headers["id"])
 
 
 @cache
