@@ -5,8 +5,9 @@
 --          initial tokens, anchor of the refill grid (us, negative for none), how long to keep it unused (us)
 -- ARGV[2]  the requests, five doubles each: what (0 take, 1 come back for a booking, 2 give back a grant,
 --          3 give back a booking, 4 settle, 5 look how far a turn is), cost (tokens; to settle, those beyond what was
---          taken), longest wait accepted (us), horizon of bookings (us; below 0 for one that would not come back), turn (us;
---          to take, the last one that is known to be outstanding)
+--          taken), longest wait accepted (us; to look, when the clock had last been set as the turn was told), horizon of
+--          bookings (us; below 0 for one that would not come back), turn (us; to take, the last one that is known to be
+--          outstanding)
 --
 -- Returns three integers for each request: the verdict (0 refused, 1 granted, 2 booked, 3 early, 4 a cost above the
 -- capacity; for a gift 1 taken back, 0 too late), the wait (us, rounded up; -1 for ever), the turn (us); and one more
@@ -21,10 +22,10 @@ while at <= #requests do
   local what, cost, accept, horizon, turn
   what, cost, accept, horizon, turn, at = struct.unpack('<ddddd', requests, at)
   local verdict, wait
-  if state.live or what > 3 then
+  if state.live or what > 3 or (what == 0 and turn > now and is_young(state)) then
     verdict, wait, turn = live_rules().decide(terms, state, now, what, cost, accept, horizon, turn)
   elseif what == 0 then
-    verdict, wait, turn = take(terms, state, now, cost, accept, horizon, turn)
+    verdict, wait, turn = take(terms, state, now, cost, accept, horizon)
   elseif what == 1 then
     verdict, wait, turn = come_back(terms, state, now, cost, accept, horizon, turn)
   else

@@ -4,7 +4,7 @@
 --
 -- A script makes its functions, and what they refer to, anew each time it runs: few of both make it fast.
 
-local DUST, ROUNDING, YOUNG, REMEMBERED = 1e-9, 1, 100, 60e6
+local DUST, ROUNDING, YOUNG = 1e-9, 1, 100
 local REFUSED, GRANTED, BOOKED, EARLY = 0, 1, 2, 3
 
 local function grid_start(terms, now)
@@ -43,18 +43,12 @@ local function is_booked(state)
   return state.pace - state.line > DUST
 end
 
-local function remember(terms, state, now, told)
-  if terms.step == 0 or state.granted + state.deferred + state.refused >= YOUNG then return end
-  told = math.min(told, now + REMEMBERED)
-  if turn_of(terms, state, state.line, now) + ROUNDING < told then
-    state.line = -math.floor((told - state.grid) / terms.step + DUST) * terms.amount
-    state.pace = math.min(state.pace, state.line)
-  end
+local function is_young(state)
+  return state.granted + state.deferred + state.refused < YOUNG
 end
 
-local function take(terms, state, now, cost, accept, horizon, told)
+local function take(terms, state, now, cost, accept, horizon)
   refill(terms, state, now)
-  if told > now then remember(terms, state, now, told) end
   local turn = turn_of(terms, state, math.min(state.line, state.pace) - cost, now)
   local wait = turn - now
   if wait <= accept and wait < math.huge and (wait == 0 or horizon < 0 or not is_booked(state)) then
@@ -79,7 +73,7 @@ local function come_back(terms, state, now, cost, accept, horizon, turn)
   turn = math.max(now, math.min(turn, turn_of(terms, state, state.line, now)))
   if turn - now > accept then return EARLY, turn - now, turn end
   local start = math.max(turn, turn_of(terms, state, state.pace - math.min(cost, terms.capacity), now))
-  if start - now > accept or start == math.huge then return take(terms, state, now, cost, -1, horizon, 0) end
+  if start - now > accept or start == math.huge then return take(terms, state, now, cost, -1, horizon) end
   if start > now then state.pace = pace_for(terms, state, start) end
   state.pace = state.pace - cost
   state.granted = state.granted + 1

@@ -4,9 +4,10 @@ One that is cancelled gives its turn to the next of them with the same cost, tha
 one after it, and so on. The turn that is left over at the end goes back to the bucket, if nothing was given
 out after it; if not, the next one of this process that comes before it has passed takes it.
 
-A bucket may be closed, or its rate may change, while they sleep, and turns move. Each answer of the bucket tells
-when its clock was last set: where it was set anew, they look how far their turns are. One who is about to start
-in a process that has not heard of the bucket for a while looks as well.
+A bucket may be closed, or its rate may change, while they sleep, and turns move; or its backend may lose its memory,
+and turns with it. Each answer of the bucket tells when its clock was last set: where it was set anew, they look how
+far their turns are, and are given others for those that are lost. One who is about to start in a process that has not
+heard of the bucket for a while looks as well.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import ClassVar
 from weakref import WeakSet
 
 from steindamm.errors import SteindammError
-from steindamm.rules.bucket import Decision, Request, Verdict, What
+from steindamm.rules.bucket import ENDLESS, Decision, Request, Verdict, What
 
 SECOND = 1e6
 DAY = 86_400.0
@@ -80,13 +81,20 @@ class Sleeper:
 
     @property
     def look(self) -> Request:
-        """The request that tells how far away its turn is."""
-        return Request(What.LOOK, self.cost, turn=self.turn)
+        """The request that tells how far away its turn is, or gives it another for one that the bucket has lost.
+
+        A turn that is due may be one of a bucket that has just ended to go by a clock of its own, and is not lost.
+        """
+        stands = self.is_booked or (self.changed and self.due < monotonic() + AHEAD / 2)
+        return Request(What.LOOK, self.cost, ENDLESS if stands else self.changed, turn=self.turn)
 
     def move(self, seen: Decision) -> None:
         """Take note of how far away its turn is, where that may have changed."""
         if seen.changed != self.changed:
             self.changed = seen.changed
+            self.due = monotonic() + seen.wait / SECOND
+        if seen.verdict is Verdict.GRANTED:
+            self.turn = seen.turn
             self.due = monotonic() + seen.wait / SECOND
 
     def is_like(self, other: Sleeper) -> bool:
@@ -239,6 +247,14 @@ class Turns:
         self.heard_at = monotonic()
         sleeper.changed = self.changed
 
+    def move(self, sleeper: Sleeper, seen: Decision) -> None:
+        """Its turn is as far away as was seen."""
+        self.hear(seen.changed)
+        with self._lock:
+            self._sleepers.remove(sleeper)
+            sleeper.move(seen)
+            insort(self._sleepers, sleeper)
+
     def join(self, sleeper: Sleeper) -> bool:
         """Sleep among the others; whether it could take a turn left over, so that its own is now to be given back."""
         with self._lock:
@@ -302,8 +318,7 @@ def sleep_until_turn(sleeper: SyncSleeper, turns: Turns, ask: Callable[[Request]
         except SteindammError:
             turns.hear_nothing(sleeper)
         else:
-            turns.hear(seen.changed)
-            sleeper.move(seen)
+            turns.move(sleeper, seen)
 
 
 async def sleep_until_turn_async(
@@ -316,8 +331,7 @@ async def sleep_until_turn_async(
         except SteindammError:
             turns.hear_nothing(sleeper)
         else:
-            turns.hear(seen.changed)
-            sleeper.move(seen)
+            turns.move(sleeper, seen)
 
 
 def give_back_left_over(turns: Turns, ask: Callable[[Request], Decision]) -> None:

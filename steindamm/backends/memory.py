@@ -20,7 +20,7 @@ from typing import Generic, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from steindamm.backends.terms import MICROSECONDS, bucket_terms, on_clock, semaphore_terms, wall_clock
-from steindamm.rules import bucket, semaphore
+from steindamm.rules import bucket, deciding, semaphore
 from steindamm.rules.changes import Change, override_of
 from steindamm.rules.changes import change as change_bucket
 from steindamm.rules.semaphore_changes import change as change_semaphore
@@ -191,7 +191,7 @@ class MemoryBucket:
                 kept = self._kept(now)
             kept.used = now
             kept.terms = terms
-            return bucket.decide(terms, kept.state, now, request)
+            return deciding.decide(terms, kept.state, now, request)
 
     def numbers_for(self, wanted: BucketSettings) -> tuple[float, ...]:
         """What overrides its settings with these."""

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple, TypeAlias
 
-from steindamm.rules import bucket, semaphore
+from steindamm.rules import bucket, deciding, semaphore
 from steindamm.rules.bucket import BucketState, BucketTerms
 from steindamm.rules.semaphore import HandOver, Place, SemaphoreState, SemaphoreTerms, Stay
 
@@ -218,7 +218,7 @@ class BucketPart:
         if ask.turn:
             self.touched = True
             what = bucket.What.GIVE_BOOKING_BACK if booked else bucket.What.GIVE_BACK
-            bucket.decide(self._own_terms, self.state, self._now, bucket.Request(what, ask.cost, turn=ask.turn))
+            deciding.decide(self._own_terms, self.state, self._now, bucket.Request(what, ask.cost, turn=ask.turn))
 
     def _turn(self, ask: Ask) -> float:
         """The turn that was booked; one later than the end of the line can't have been given."""

@@ -12,7 +12,7 @@ Refills come in whole steps on a grid that starts when the bucket stops being fu
 anchors to a calendar); what is left of a step stays.
 
 Nothing here knows of closing, slowing, or another rate: what is changed of a bucket while it runs changes its
-clock, see `steindamm.rules.live`, and `decide` asks in bucket time.
+clock, see `steindamm.rules.live`, and `steindamm.rules.deciding` asks in bucket time.
 """
 
 from __future__ import annotations
@@ -31,12 +31,6 @@ DUST = 1e-9
 
 ROUNDING = 1.0
 """Microseconds by which a turn that was told in whole ones may be off."""
-YOUNG = 100
-"""Requests that a bucket has decided on, below which its backend may just have lost an older one.
-
-So many are decided on before all processes with sleepers have asked and told, if no line is longer."""
-REMEMBERED = 60e6
-"""Microseconds; turns that are further away are not believed to have been lost with a backend's memory."""
 
 
 class Verdict(IntEnum):
@@ -71,7 +65,8 @@ class Request(NamedTuple):
     Parameters:
         what: Whether it takes, comes back for a booking, gives back, settles a cost, or looks how far a turn is.
         cost: Tokens; to settle, those that were used beyond the ones taken, or below 0 those that were not.
-        accept: The longest wait, in microseconds, that the caller accepts.
+        accept: The longest wait, in microseconds, that the caller accepts; to look, when the bucket's clock had last
+            been set as the turn was told, or `ENDLESS` where the turn stands whatever has happened since.
         horizon: How far away, in microseconds, a turn may be booked; 0 for a caller that does not book, `NEVER_BACK`
             for one that would not come back for it.
         turn: The turn that was booked, is given back, or looked at, in microseconds on the bucket's clock; for one that
@@ -200,28 +195,8 @@ def is_booked(state: BucketState) -> bool:
     return state.pace - state.line > DUST
 
 
-def remember(terms: BucketTerms, state: BucketState, now: float, told: float) -> None:
-    """Put turns that are outstanding back into the line of a bucket whose backend has lost its memory.
-
-    Those who sleep know the turns. In a bucket that is not young, a line that ends before them is one to which
-    tokens were given back.
-    """
-    if told <= now or terms.step == 0 or state.granted + state.deferred + state.refused >= YOUNG:
-        return
-    told = min(told, now + REMEMBERED)
-    if turn_of(terms, state, state.line, now) + ROUNDING < told:
-        state.line = -math.floor((told - state.grid) / terms.step + DUST) * terms.amount
-        state.pace = min(state.pace, state.line)
-
-
 def take(
-    terms: BucketTerms,
-    state: BucketState,
-    now: float,
-    cost: float,
-    accept: float,
-    horizon: float = 0.0,
-    told: float = 0.0,
+    terms: BucketTerms, state: BucketState, now: float, cost: float, accept: float, horizon: float = 0.0
 ) -> Decision:
     """Take tokens for a caller that waits up to `accept`, or book a turn up to `horizon` away.
 
@@ -230,7 +205,6 @@ def take(
     when it starts.
     """
     refill(terms, state, now)
-    remember(terms, state, now, told)
     turn = turn_of(terms, state, min(state.line, state.pace) - cost, now)
     wait = turn - now
     if wait <= accept and wait < ENDLESS and (wait == 0 or horizon < 0 or not is_booked(state)):
@@ -327,7 +301,8 @@ def at(terms: BucketTerms, state: BucketState, now: float) -> tuple[BucketTerms,
 def kept_until(terms: BucketTerms, state: BucketState, used: float) -> float:
     """When a state that was last used at `used` may be forgotten.
 
-    It is full again by then, open, and as fast as ever; or a quota; or its override is a year old.
+    It is full again by then, open, and as fast as ever; or a quota; or its override is a year old. Turns from before
+    its backend lost its memory are over.
     """
     live = state.live
     kept = terms.keep if live is None or not live.is_overridden else max(terms.keep, YEAR)
@@ -335,48 +310,14 @@ def kept_until(terms: BucketTerms, state: BucketState, used: float) -> float:
     full = clock.time
     if terms.step > 0:
         full = turn_of(terms, state, min(state.line, state.pace) - terms.capacity, clock.time)
-    return used + max(kept, clock.real(full - clock.time), clock.slow_for)
-
-
-def decide(terms: BucketTerms, state: BucketState, now: float, request: Request) -> Decision:
-    """Decide on one request of any kind; a gift is GRANTED if it was taken back."""
-    if state.live is not None:
-        return _decide_in_bucket_time(terms, state, now, request)
-    what, cost, accept, horizon, turn = request
-    if what is What.TAKE:
-        return take(terms, state, now, cost, accept, horizon, turn)
-    if what is What.COME_BACK:
-        return come_back(terms, state, now, cost, accept, horizon, turn)
-    if what is What.LOOK:
-        return look(terms, state, now, turn)
-    if what is What.SETTLE:
-        settle(terms, state, now, cost)
-        return Decision(Verdict.GRANTED, 0.0, 0.0)
-    back = give_back(terms, state, now, cost, turn, booked=what is What.GIVE_BOOKING_BACK)
-    return Decision(Verdict.GRANTED if back else Verdict.REFUSED, 0.0, 0.0)
-
-
-def _decide_in_bucket_time(terms: BucketTerms, state: BucketState, now: float, request: Request) -> Decision:
-    live, (terms, clock) = state.live, at(terms, state, now)
-    assert live is not None  # noqa: S101
-    if request.what is What.TAKE and request.cost > terms.capacity:
-        state.refused += 1
-        return Decision(Verdict.TOO_MUCH, ENDLESS, ENDLESS, live.changed)
-    state.live = None
-    own = request._replace(accept=clock.own(request.accept), horizon=clock.own(request.horizon))
-    verdict, wait, turn, _ = decide(terms, state, clock.time, own)
-    state.live = live
-    real = clock.real(wait)
-    if verdict in (Verdict.GRANTED, Verdict.BOOKED) and request.what <= What.COME_BACK:
-        state.waited += real - wait
-    end_live(state, clock, now)
-    return Decision(verdict, real, turn, live.changed)
+    recalls_for = 0.0 if live is None else live.recalls_for(used)
+    return used + max(kept, clock.real(full - clock.time), clock.slow_for, recalls_for)
 
 
 def end_live(state: BucketState, clock: Clock, now: float) -> None:
     """Go by the backend's clock again as soon as nothing is changed any more, and no turn is outstanding."""
     live = state.live
-    if live is None or live.is_overridden or not clock.is_even:
+    if live is None or live.is_overridden or not clock.is_even or live.recalls_for(now) > 0:
         return
     if state.line >= -DUST and state.pace >= -DUST:
         state.grid += now - clock.time

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 UNSET = -1.0
 YEAR = 366 * 86_400e6
 """Microseconds that an override is kept after the bucket's last use."""
+REMEMBERED = 60e6
+"""Microseconds; turns that are further away are not believed to have been lost with a backend's memory."""
 
 
 class Live:
@@ -40,26 +42,35 @@ class Live:
         capacity, amount, step, anchor: Overriding terms, the step in bucket time; below 0 where there are none.
         set_at: When they were set.
         line, pace, grid: What a bucket on the calendar had when it was closed.
+        born: When anything was changed first.
+        recalled: The last turn that was put back into the line after the backend had lost its memory, in bucket time;
+            infinite where it has not.
         note: Who set the overriding terms, and to what, for people.
     """
 
     __slots__ = (  # noqa: RUF023
         "changed", "time", "since", "span", "share", "recovery", "cut_at", "speed",
-        "capacity", "amount", "step", "anchor", "set_at", "line", "pace", "grid", "note",
+        "capacity", "amount", "step", "anchor", "set_at", "line", "pace", "grid",
+        "born", "recalled", "note",
     )  # fmt: skip
 
     def __init__(self, now: float) -> None:
-        self.changed = self.time = self.since = now
+        self.changed = self.time = self.since = self.born = now
         self.span = self.recovery = self.set_at = self.line = self.pace = self.grid = 0.0
         self.share = self.speed = 1.0
         self.capacity = self.amount = self.step = self.anchor = UNSET
         self.cut_at = -math.inf
+        self.recalled = math.inf
         self.note = b""
 
     @property
     def is_overridden(self) -> bool:
         """Whether there are overriding terms."""
         return self.capacity >= 0
+
+    def recalls_for(self, now: float) -> float:
+        """Microseconds for which there may still be sleepers with turns from before the backend lost its memory."""
+        return 0.0 if self.recalled == math.inf else max(0.0, self.born + REMEMBERED - now)
 
     def terms(self, terms: BucketTerms) -> BucketTerms:
         """The terms in force."""

@@ -19,6 +19,7 @@ from chaos.history import History
 from chaos.journal import Journal
 from chaos.scenes import Scene, wait_until
 from chaos.table import Row
+from steindamm.turns import AHEAD, FRESH
 
 TESTS = Path(__file__).parents[1]
 PATIENCE = 15.0
@@ -28,8 +29,10 @@ BEFORE, AFTER = 1.0, 3.0
 LATE = 0.05
 """Seconds by which a caller may be late on a machine that has time for it."""
 
-FORGOTTEN = callers.CAPACITY, callers.SLOTS
-"""Where the server loses its memory, or what its replica has not heard of yet."""
+FORGOTTEN = callers.CAPACITY + int(callers.RATE * (FRESH + AHEAD)), callers.SLOTS
+"""Where the server loses its memory: the bucket is full, and for so long nobody looks whether his turn is lost."""
+UNHEARD = callers.CAPACITY, callers.SLOTS
+"""Where the server's replica has not heard of the last moments."""
 PASSED = callers.CAPACITY + scenes.PROCESSES * callers.STARTING, callers.SLOTS
 """Where all turns of those who sleep are over for the server, and all leases have run out."""
 HEARD_LATE = int(callers.RATE * faults.DELAY), 0
@@ -69,9 +72,9 @@ FAULTS = [
     Fault("FLUSHALL", faults.flush_all, 0, bound=FORGOTTEN),
     Fault("CLIENT PAUSE for 2 s", faults.pause_clients, 2),
     Fault("out of memory for 2 s", faults.run_out_of_memory, 2, in_order=True),
-    Fault("read-only for 2 s", faults.make_read_only, 2.5, scenes.with_a_replica, bound=FORGOTTEN),
+    Fault("read-only for 2 s", faults.make_read_only, 2.5, scenes.with_a_replica, bound=UNHEARD),
     Fault("cluster: failover", faults.fail_over, 1, scenes.in_a_cluster, in_order=True),
-    Fault("cluster: master killed", faults.kill_leader, 3, scenes.in_a_cluster, bound=FORGOTTEN),
+    Fault("cluster: master killed", faults.kill_leader, 3, scenes.in_a_cluster, bound=UNHEARD),
     Fault("cluster: slot moved in use", faults.move_slot, 1.5, scenes.in_a_cluster),
     Fault("server's clock an hour forward", faults.set_clock_forward, 1, scenes.by_a_clock_of_its_own, bound=PASSED),
     Fault("server's clock an hour back", faults.set_clock_back, 1, scenes.by_a_clock_of_its_own, in_order=True),

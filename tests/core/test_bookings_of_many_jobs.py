@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import pytest
 
-from steindamm.rules.bucket import BucketState, BucketTerms, Request, Verdict, What, decide
+from steindamm.rules.bucket import BucketState, BucketTerms, Request, Verdict, What
+from steindamm.rules.deciding import decide
 
 US = 1e6
 HOUR = 3_600 * US

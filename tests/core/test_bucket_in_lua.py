@@ -17,8 +17,9 @@ from support.buckets import LIVE, LIVE_FIELDS, STATE, TEST_CLOCK, change_text, s
 from support.histories import HISTORIES
 from support.servers import Server
 
-from steindamm.rules.bucket import BucketState, BucketTerms, Decision, Request, Verdict, What, decide, kept_until
+from steindamm.rules.bucket import BucketState, BucketTerms, Decision, Request, Verdict, What, kept_until
 from steindamm.rules.changes import NO_OVERRIDE, Change, Kind, change, override_of
+from steindamm.rules.deciding import decide
 
 START = 1_700_000_000_000_000
 """Microseconds; a server's clock stands about there."""
@@ -230,7 +231,7 @@ def test_both_homes_of_the_rules_decide_alike(valkey: Server, scripts: Scripts) 
 
     prove()
     assert min(seen.values()) > HISTORIES // 50, seen
-    assert len(seen) == 9, seen
+    assert len(seen) == 11, seen
 
 
 def assert_they_agree(moment: Moment, life: LuaLife) -> None:
@@ -258,4 +259,10 @@ def take_note(seen: Counter[str], moments: list[Moment]) -> None:
     seen["overridden"] += any(live and live["capacity"] >= 0 for live in lives)
     seen["another speed"] += any(live and live["speed"] != 1 for live in lives)
     seen["as ever again"] += any(earlier and not later for earlier, later in pairwise(lives))
+    seen["recalled"] += any(live and live["recalled"] < math.inf for live in lives)
+    seen["lost"] += any(
+        request.what is What.LOOK and decision.verdict is Verdict.GRANTED
+        for moment in moments
+        for request, decision in zip(moment.requests, moment.decisions, strict=True)
+    )
     seen["set back"] += any(later.now < earlier.now for earlier, later in pairwise(moments))

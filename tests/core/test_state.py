@@ -16,7 +16,7 @@ import redis
 import redis.asyncio
 from support.bucket_and_clock import US, Bucket
 from support.buckets import Kind as Buckets
-from support.buckets import call
+from support.buckets import LIVE, STATE, call
 from support.holder import Holder as HoldingProcess
 from support.semaphores import Kind as Semaphores
 from support.semaphores import fresh_name, keys_of
@@ -300,7 +300,7 @@ class TestValuesFromStrangers:
         bucket = SyncTokenBucket(fresh_name(), connection=valkey.url)
         bucket.override(capacity=2, by="me")
         key = f"steindamm:{{{bucket.name}}}:bucket"
-        valkey.admin.set(key, (valkey.admin.get(key) or b"")[: 56 + 128] + note, ex=5)
+        valkey.admin.set(key, (valkey.admin.get(key) or b"")[: STATE.size + LIVE.size] + note, ex=5)
         override: Any = bucket.state().override
         assert isinstance(override.settings, dict)
         assert isinstance(override.by, str)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from steindamm.rules.bucket import ENDLESS, BucketState, BucketTerms, Decision, Request, Verdict, What, decide
+from steindamm.rules.bucket import ENDLESS, BucketState, BucketTerms, Decision, Request, Verdict, What
 from steindamm.rules.changes import NO_OVERRIDE, Change, Kind, change, override_of
+from steindamm.rules.deciding import decide
 
 US = 1e6
 HOUR = 3_600 * US

@@ -16,16 +16,18 @@ import redis
 
 from steindamm import AsyncTokenBucket, SyncTokenBucket
 from steindamm.backends.redis.scripts import BUCKET, BUCKET_ALONE
-from steindamm.rules.bucket import BucketState, BucketTerms, Decision, Request, Verdict, decide
+from steindamm.rules.bucket import BucketState, BucketTerms, Decision, Request, Verdict
+from steindamm.rules.deciding import decide
 
 THREADS = ThreadPoolExecutor(64, thread_name_prefix="asker")
 NUMBERS = count(1)
 LUA = Path(__file__).parents[2] / "lua"
 STATE = Struct("<7d")
-LIVE = Struct("<16d")
+LIVE = Struct("<18d")
 LIVE_FIELDS = (
     "changed", "time", "since", "span", "share", "recovery", "cut_at", "speed",
     "capacity", "amount", "step", "anchor", "set_at", "line", "pace", "grid",
+    "born", "recalled",
 )  # fmt: skip
 TEST_CLOCK = "local function now_us() return tonumber(KEYS[2]) end"
 

@@ -13,7 +13,7 @@ import redis
 
 from steindamm.backends.redis.all_of import packed
 from steindamm.backends.redis.scripts import BUCKET, BUCKET_ALONE
-from steindamm.rules import bucket, changes, semaphore
+from steindamm.rules import bucket, changes, deciding, semaphore
 from steindamm.rules.all_of import BucketPart, Decision, Request, SemaphorePart, decide
 from steindamm.rules.bucket import BucketState, BucketTerms
 from steindamm.rules.semaphore import SemaphoreState, SemaphoreTerms
@@ -72,7 +72,7 @@ class Bucket:
 
     def ask(self, now: float, request: bucket.Request) -> bucket.Decision:
         self.state = self.state or BucketState(self.terms, now)
-        return bucket.decide(self.terms, self.state, now, request)
+        return deciding.decide(self.terms, self.state, now, request)
 
     def change(self, now: float, wanted: changes.Change) -> None:
         self.state = self.state or BucketState(self.terms, now)

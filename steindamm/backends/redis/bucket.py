@@ -23,7 +23,7 @@ from steindamm.turns import Sleeper, Turns, give_back_left_over, give_back_left_
 TERMS = Struct("<6d")
 REQUEST = Struct("<5d")
 VERDICTS = {int(verdict): verdict for verdict in Verdict}
-TAKING = {What.TAKE, What.COME_BACK}
+TAKING = {What.TAKE, What.COME_BACK, What.LOOK}
 
 
 class BucketWire:

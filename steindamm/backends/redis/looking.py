@@ -16,7 +16,7 @@ from steindamm.rules.semaphore_live import SemaphoreLive
 from steindamm.state import Holder, SemaphoreState, TokenBucketState, holder, seen_bucket, seen_semaphore
 
 BUCKET = Struct("<7d")
-BUCKET_LIVE = Struct("<16d")
+BUCKET_LIVE = Struct("<18d")
 SEMAPHORE = Struct("<16d")
 SEMAPHORE_LIVE = Struct("<3d")
 GARBAGE = (struct.error, ValueError, TypeError, ArithmeticError)
@@ -62,6 +62,7 @@ def _bucket(terms: BucketTerms, now: float, packed: bytes) -> BucketState:
         (
             live.changed, live.time, live.since, live.span, live.share, live.recovery, live.cut_at, live.speed,
             live.capacity, live.amount, live.step, live.anchor, live.set_at, live.line, live.pace, live.grid,
+            live.born, live.recalled,
         ) = BUCKET_LIVE.unpack_from(packed, BUCKET.size)  # fmt: skip
         live.note = packed[BUCKET.size + BUCKET_LIVE.size :]
     return state
