@@ -180,6 +180,16 @@ async def test_those_who_sleep_before_a_closed_bucket_do_not_start_all_at_once(r
     assert count - 2 < (time.monotonic() - opened) * rate < 20 * rate
 
 
+async def test_another_turn_that_nobody_waits_for_any_more_is_given_back(redis_buckets: Kind) -> None:
+    bucket = redis_buckets(capacity=1, refill_frequency=60)
+    lost = Request(What.LOOK, 1.0, accept=1.0, turn=1.0)
+    await call(bucket._backend.ask, lost)
+    decision = await call(bucket._backend.ask, lost)
+    assert round(decision.wait / US) == 60
+    await call(bucket._backend._undo, lost, decision)
+    assert (await call(bucket.state)).line_length == 0
+
+
 async def sleepers(bucket: Any, count: int) -> None:
     """Wait until so many sleep."""
     async with asyncio.timeout(10):

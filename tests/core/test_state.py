@@ -15,8 +15,8 @@ import pytest
 import redis
 import redis.asyncio
 from support.bucket_and_clock import US, Bucket
-from support.buckets import Kind as Buckets
 from support.buckets import LIVE, STATE, call
+from support.buckets import Kind as Buckets
 from support.holder import Holder as HoldingProcess
 from support.semaphores import Kind as Semaphores
 from support.semaphores import fresh_name, keys_of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import os
 import signal
 import threading
@@ -107,6 +108,29 @@ def test_nobody_is_left_when_the_turns_have_come() -> None:
         turns.leave(sleeper)
     turns.cancel(Asleep(5))
     assert turns_of(sleepers) == [10, 20]
+
+
+def test_who_is_given_another_turn_for_a_lost_one_sleeps_among_those_of_its_time() -> None:
+    turns, (lost, kept, last) = sleeping(10, 20, 40)
+    turns.move(lost, Decision(Verdict.GRANTED, 30 * US, 30 * US, 7.0))
+    turns.move(kept, Decision(Verdict.EARLY, 5 * US, 20 * US, 7.0))
+    assert turns_of([lost, kept, last]) == [30, 20, 40]
+    assert [sleeper.due - monotonic() for sleeper in (lost, kept)] == pytest.approx([30, 5], abs=1)
+    turns.cancel(kept)
+    assert turns_of([lost, last]) == [20, 30]
+
+
+def test_who_looks_tells_when_the_clock_was_set_by_which_its_turn_was_told() -> None:
+    def told(verdict: Verdict, wait: float, changed: float) -> float:
+        return Sleeper(Decision(verdict, wait * US, 0.0, changed), 1.0).look.accept
+
+    assert told(Verdict.GRANTED, 10, 0) == told(Verdict.GRANTED, 0, 0) == 0
+    assert told(Verdict.GRANTED, 10, 7) == 7
+
+
+def test_a_booked_turn_or_one_that_is_due_by_a_clock_of_the_buckets_own_is_not_lost() -> None:
+    for verdict, wait in ((Verdict.BOOKED, 10), (Verdict.GRANTED, 0)):
+        assert Sleeper(Decision(verdict, wait * US, 0.0, 7.0), 1.0).look.accept == math.inf
 
 
 def test_a_thread_that_is_moved_up_wakes_at_its_new_turn() -> None:
