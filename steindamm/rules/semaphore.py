@@ -329,7 +329,8 @@ def _refused(state: SemaphoreState, now: float) -> Place:
 
 def _lease(state: SemaphoreState, holder: Hashable, now: float, end: float, number: float = 0.0) -> int:
     state.leases[holder] = end
-    state.earliest = min(state.earliest, end)
+    if end < state.earliest:  # noqa: PLR1730  `min` takes longer, at each acquire
+        state.earliest = end
     if 0 < number < now:
         state.waited += now - number
     state.granted += 1
@@ -345,9 +346,12 @@ def _next(last: int, now: float) -> int:
 
 def _end(state: SemaphoreState, holder: Hashable, held: float) -> None:
     del state.leases[holder]
-    if held >= 0:
-        usual = min(held, max(OUTLIER * state.mean, LEAST_GUESS))
-        state.mean = state.mean + (usual - state.mean) * WEIGHT if state.mean else held
+    if held < 0:
+        return
+    mean = state.mean
+    if held > LEAST_GUESS and mean:
+        held = min(held, max(OUTLIER * mean, LEAST_GUESS))
+    state.mean = mean + (held - mean) * WEIGHT if mean else held
 
 
 def _forget(state: SemaphoreState, waiter: Hashable) -> float:
