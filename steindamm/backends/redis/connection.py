@@ -7,6 +7,7 @@ import inspect
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from steindamm.backends.redis.raised import broken, late
 from steindamm.errors import wrong_kind
 
 if TYPE_CHECKING:
@@ -123,22 +124,19 @@ def _client(url: str, standalone: Any, cluster: Any, retry: Any) -> Any:
     A question whose answer is late is not asked again: it would take twice what it asks for.
     """
     from redis.backoff import NoBackoff  # noqa: PLC0415
-    from redis.exceptions import ConnectionError as Broken  # noqa: PLC0415
 
     plain, is_cluster = plain_url(url)
     timeouts = {"socket_connect_timeout": TIMEOUT, "socket_timeout": TIMEOUT}
     if is_cluster:
         return _asking_once(cluster).from_url(plain, **timeouts)
-    once_more = retry(NoBackoff(), 1, supported_errors=(Broken,))
-    return standalone.from_url(plain, **timeouts, retry=once_more, retry_on_error=[Broken])
+    once_more = retry(NoBackoff(), 1, supported_errors=(broken(),))
+    return standalone.from_url(plain, **timeouts, retry=once_more, retry_on_error=[broken()])
 
 
 @cache
 def _asking_once(cluster: Any) -> Any:
     """The same kind of cluster's client, but for asking again, up to ten times, where an answer is late."""
-    from redis.exceptions import TimeoutError as Late  # noqa: PLC0415
-
-    again = tuple(error for error in cluster.ERRORS_ALLOW_RETRY if error is not Late)
+    again = tuple(error for error in cluster.ERRORS_ALLOW_RETRY if error is not late())
     return type(cluster.__name__, (cluster,), {"ERRORS_ALLOW_RETRY": again})
 
 

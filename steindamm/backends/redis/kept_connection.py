@@ -16,36 +16,13 @@ from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from steindamm.backends.redis.deadline import Deadline
+from steindamm.backends.redis.raised import broken, late, refused
 
 if TYPE_CHECKING:
     from steindamm.backends.redis.connection import AsyncClient, SyncClient
 
 LEAST_POOL = 20
 """Connections that a pool may have at least, so that one more or less says little."""
-
-
-@cache
-def refused() -> type[Exception]:
-    """What a client raises where the server has answered, and says no."""
-    from redis.exceptions import ResponseError  # noqa: PLC0415
-
-    return ResponseError
-
-
-@cache
-def broken() -> type[Exception]:
-    """What a client raises where its connection broke."""
-    from redis.exceptions import ConnectionError as Broken  # noqa: PLC0415
-
-    return Broken
-
-
-@cache
-def late() -> type[Exception]:
-    """What a client raises where an answer is late."""
-    from redis.exceptions import TimeoutError as Late  # noqa: PLC0415
-
-    return Late
 
 
 @cache

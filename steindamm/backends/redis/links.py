@@ -13,13 +13,20 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet, WeakValueDictionary
 
 from steindamm.backends.redis.connection import async_client, sync_client, twin_of
 from steindamm.backends.redis.hearing import AsyncHearing, SyncHearing
 from steindamm.backends.redis.kept_connection import AsyncKeptConnection, SyncKeptConnection
+from steindamm.backends.redis.raised import (
+    async_failures,
+    failures,
+    is_pool_empty,
+    no_script,
+    unavailable,
+    was_closed_meanwhile,
+)
 from steindamm.backends.redis.scripts import Script
 from steindamm.backends.redis.waiting_jobs import AsyncNotes, SyncNotes
 from steindamm.backends.redis.watch import AsyncWatch, SyncWatch
@@ -32,38 +39,8 @@ if TYPE_CHECKING:
 POOL_WAIT = 5.0
 """Seconds to wait for a connection of a pool that is empty."""
 POOL_PAUSE = 0.002
-UNREADABLE = TypeError, ValueError, ArithmeticError, LookupError, RecursionError
-"""What a client's reader raises where the answer is none of the protocol's."""
-
 Key = str | bytes
 Reply = list[int]
-
-
-def unavailable(name: str, error: Exception) -> LimiterUnavailableError:
-    """Our error for one of the client's."""
-    return LimiterUnavailableError(name, type(error).__name__)
-
-
-@cache
-def failures() -> tuple[type[Exception], ...]:
-    """What a client raises when it gets no answer, or none that counts."""
-    from redis.exceptions import RedisClusterException, RedisError  # noqa: PLC0415
-
-    return RedisError, RedisClusterException, OSError, *UNREADABLE
-
-
-@cache
-def async_failures() -> tuple[type[Exception], ...]:
-    """The same for an async client; see `was_closed_meanwhile`."""
-    return *failures(), AttributeError
-
-
-@cache
-def no_script() -> type[Exception]:
-    """What a client raises where the server does not have the script."""
-    from redis.exceptions import NoScriptError  # noqa: PLC0415
-
-    return NoScriptError
 
 
 def checked_reply(name: str, reply: Any, length: int) -> Reply:
@@ -71,20 +48,6 @@ def checked_reply(name: str, reply: Any, length: int) -> Reply:
     if not isinstance(reply, list) or len(reply) - length not in {0, 1} or {*map(type, reply)} != {int}:
         raise LimiterUnavailableError(name, "malformed reply")
     return reply
-
-
-def is_pool_empty(error: Exception) -> bool:
-    """Whether a client failed because all connections of its pool are in use."""
-    return type(error).__name__ == "MaxConnectionsError" or str(error).startswith("Too many connections")
-
-
-def was_closed_meanwhile(error: Exception) -> bool:
-    """Whether an async client found its connection closed, before it sent anything, by a task beside it.
-
-    redis-py's tasks do so where one of them learns anew how a cluster is laid out. What is written to then is None, or
-    asyncio's own transport that is closed.
-    """
-    return isinstance(error, (AttributeError, TypeError))
 
 
 def counts_listeners(client: SyncClient | AsyncClient) -> bool:
