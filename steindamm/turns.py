@@ -89,12 +89,12 @@ class Sleeper:
         return Request(What.LOOK, self.cost, ENDLESS if stands else self.changed, turn=self.turn)
 
     def move(self, seen: Decision) -> None:
-        """Take note of how far away its turn is, where that may have changed."""
-        if seen.changed != self.changed:
-            self.changed = seen.changed
-            self.due = monotonic() + seen.wait / SECOND
-        if seen.verdict is Verdict.GRANTED:
+        """Take note of how far away its turn is, where that may have changed, or of the one given for it."""
+        is_another = seen.verdict is Verdict.GRANTED
+        if is_another:
             self.turn = seen.turn
+        if is_another or seen.changed != self.changed:
+            self.changed = seen.changed
             self.due = monotonic() + seen.wait / SECOND
 
     def is_like(self, other: Sleeper) -> bool:

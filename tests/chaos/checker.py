@@ -53,14 +53,12 @@ def swallowed(asked: Iterable[str], history: History) -> set[str]:
 
     They came from who enqueued them, of whom nothing is written down, or from a worker that had sent them back.
     """
-    last = {event.who: event for event in history.events}
-    on_their_way = ((who, last.get(who)) for who in asked)
     kills = [event.at for event in history.of("killed")]
-    return {
-        who
-        for who, event in on_their_way
-        if kills and (event is None or (event.what == "sent" and event.at < kills[-1]))
-    }
+    if not kills:
+        return set()
+    last = {event.who: event for event in history.events}
+    seen = ((who, last.get(who)) for who in asked)
+    return {who for who, event in seen if event is None or (event.what == "sent" and event.at < kills[-1])}
 
 
 def repeated(runs: Sequence[Execution], history: History) -> tuple[list[Execution], list[Execution]]:
