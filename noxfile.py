@@ -88,7 +88,9 @@ def celery_oldest(session: nox.Session) -> None:
 def dramatiq(session: nox.Session) -> None:
     """Real Dramatiq workers, the current version, on Redis and RabbitMQ, and their demo."""
     folders = ["tests/dramatiq", "tests/demo/test_demo_dramatiq.py", "steindamm/integrations/dramatiq"]
-    run_tests(session, folders, *CURRENT["dramatiq"], "dramatiq[rabbitmq]", "dramatiq-abort==1.2.1", "rich")
+    run_tests(
+        session, folders, *CURRENT["dramatiq"], "dramatiq[rabbitmq]", "dramatiq-abort==1.2.1", "rich", at_a_time=3
+    )
 
 
 @nox.session(python="3.11")
@@ -103,7 +105,7 @@ def dramatiq_oldest(session: nox.Session) -> None:
 def arq(session: nox.Session) -> None:
     """Real arq workers, the current version, and its demo."""
     folders = ["tests/arq", "tests/demo/test_demo_arq.py", "steindamm/integrations/arq"]
-    run_tests(session, folders, *CURRENT["arq"], "rich")
+    run_tests(session, folders, *CURRENT["arq"], "rich", at_a_time=3)
 
 
 @nox.session(python="3.11")
