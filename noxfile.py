@@ -61,7 +61,7 @@ def core(session: nox.Session) -> None:
     if session.python != "3.11":
         session.env["STEINDAMM_TEST_HISTORIES"] = "400"
         chosen += ["-k", "not cluster"]
-    run_tests(session, chosen, redis, at_a_time=8)
+    run_tests(session, chosen, redis, at_a_time=6)
 
 
 @nox.session(python="3.11")

@@ -6,7 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 from support.servers import NAMED_SERVER, Cluster, Server, redis_binary, valkey_binary
+
+settings.register_profile(
+    "whatever the speed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("whatever the speed")
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +61,9 @@ def keys_for_ever(client: redis.Redis) -> list[bytes]:
 def _nothing_stays_for_ever(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if "valkey" in request.fixturenames:
+        request.getfixturevalue("valkey").assert_it_runs()
         assert keys_for_ever(request.getfixturevalue("valkey").admin) == []
     if "cluster" in request.fixturenames:
         for node in request.getfixturevalue("cluster").nodes:
+            node.assert_it_runs()
             assert keys_for_ever(node.admin) == []

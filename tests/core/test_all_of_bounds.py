@@ -97,7 +97,7 @@ def assert_bound(terms: BucketTerms, starts: list[tuple[float, float]]) -> None:
             assert total <= terms.capacity + terms.amount * refills + 1e-6
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(limits=limit_kinds, history=st.lists(callers, max_size=40))
 def test_no_limit_is_exceeded_and_a_refusal_leaves_all_as_they_were(limits: list[Limit], history: list[Any]) -> None:
     limits = [type(limit)(limit.terms) for limit in limits]

@@ -201,7 +201,7 @@ def scripts(valkey: Server) -> Scripts:
 def test_both_homes_of_the_rules_decide_alike(valkey: Server, scripts: Scripts) -> None:
     seen: Counter[str] = Counter()
 
-    @settings(max_examples=HISTORIES, deadline=None)
+    @settings(max_examples=HISTORIES)
     @given(terms=limits_planned, history=histories)
     def prove(terms: list[BucketTerms | SemaphoreTerms], history: History) -> None:
         life, now = Life(terms, valkey, scripts), START

@@ -58,7 +58,7 @@ gifts = st.just(Traffic.give_booking_back)
 callers = st.tuples(moves, actions | gifts, st.sampled_from([0.5, 1.0, 2.0]), st.integers(0, 5))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     capacity=st.sampled_from([2.0, 3.0, 7.5]),
     amount=st.sampled_from([0.5, 1.0, 2.0]),
@@ -78,7 +78,7 @@ def test_no_window_holds_more_than_the_capacity_and_what_was_refilled_in_it(capa
             assert total <= capacity + amount * refills + 1e-6
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(history=st.lists(st.tuples(moves, st.booleans()), max_size=40))
 def test_nobody_passes_who_asked_before(history: list[tuple[float, bool]]) -> None:
     bucket = Bucket(capacity=2)
@@ -90,7 +90,7 @@ def test_nobody_passes_who_asked_before(history: list[tuple[float, bool]]) -> No
         last = decision.turn
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(history=st.lists(callers, max_size=40))
 def test_no_newcomer_starts_before_a_turn_that_was_booked_before_it_asked(history) -> None:
     traffic = Traffic(capacity=2.0, amount=1.0)

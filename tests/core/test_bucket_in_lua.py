@@ -221,7 +221,7 @@ def scripts(valkey: Server) -> Scripts:
 def test_both_homes_of_the_rules_decide_alike(valkey: Server, scripts: Scripts) -> None:
     seen: Counter[str] = Counter()
 
-    @settings(max_examples=HISTORIES, deadline=None)
+    @settings(max_examples=HISTORIES)
     @given(terms=bucket_terms(), history=histories)
     def prove(terms: BucketTerms, history: History) -> None:
         moments = lived_in_python(terms, history)

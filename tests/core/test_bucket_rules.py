@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.bucket_and_clock import HOUR, US, Bucket
 
@@ -388,7 +388,6 @@ COSTS = st.sampled_from([0.0, 0.1, 1.0, 2.5, 3.0])
 STEPS = st.lists(st.tuples(MOVES, COSTS, st.sampled_from(["take", "book", "settle", "close"])), max_size=30)
 
 
-@settings(deadline=None)
 @given(STEPS, st.sampled_from([-1.0, 0.25 * US]), st.sampled_from([US, 0.0]))
 def test_it_does_what_the_long_one_does_or_nothing(
     steps: list[tuple[float, float, str]], anchor: float, step: float

@@ -188,9 +188,9 @@ def test_13_more_threads_wait_than_the_pool_has_connections(valkey: Server) -> N
         bucket = SyncTokenBucket(name="pool-sync", capacity=1, refill_frequency=0.02, connection=client)
         begin = time.monotonic()
         permits = [THREADS.submit(bucket.acquire) for _ in range(51)]
-        waits = sorted(permit.result(20).waited for permit in permits)
+        waited = sum(permit.result(20).waited > 0 for permit in permits)
     assert 0.99 < time.monotonic() - begin < 5
-    assert waits[-1] > 0.9
+    assert waited > 25
 
 
 async def test_13_more_tasks_wait_than_the_pool_has_connections(valkey: Server) -> None:

@@ -29,7 +29,7 @@ from steindamm.integrations.bookings import MOST_DEFERRALS, Booking
 from steindamm.joining import MOST
 
 NUMBERS = count()
-EXAMPLES = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EXAMPLES = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 # Headers
 
@@ -192,7 +192,7 @@ async def test_it_is_so_for_several_limits(broken: BrokenServer, bucket: Any, se
 @pytest.mark.parametrize("kind", [SyncTokenBucket, SyncSemaphore])
 def test_whatever_a_server_answers_nothing_else_is_raised(broken: BrokenServer, kind: Any) -> None:
     @given(replies)
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     def answer(reply: bytes) -> None:
         broken.reply = reply
         limiter = kind(name=f"fuzzed {kind.__name__}", connection=broken.url)

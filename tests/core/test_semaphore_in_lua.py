@@ -273,7 +273,7 @@ def heard(valkey: Server) -> Iterator[Heard]:
 def test_both_homes_of_the_rules_decide_alike(valkey: Server, scripts: Scripts, heard: Heard) -> None:
     seen: Counter[str] = Counter()
 
-    @settings(max_examples=HISTORIES, deadline=None)
+    @settings(max_examples=HISTORIES)
     @given(capacity=st.integers(1, 3), history=histories)
     def prove(capacity: int, history: History) -> None:
         moments = lived_in_python(capacity, history)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.semaphore_and_clock import LEASE, PRESENCE, SECOND, Semaphore
 
@@ -32,7 +32,6 @@ class TestOrder:
             semaphore.leave(leaving)
         assert semaphore.handed == ["a", "b", "c"]
 
-    @settings(deadline=None)
     @given(st.lists(st.sampled_from(["enter", "leave", "give up", "renew", "wait"]), max_size=60), st.data())
     def test_whatever_happens_meanwhile(self, events: list[str], data: st.DataObject) -> None:
         semaphore, line = Semaphore(capacity=2), []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.semaphore_and_clock import LEASE, PRESENCE, SECOND, Semaphore
 
@@ -48,7 +48,6 @@ class TestSlots:
         assert first.standing is again.standing is HOLDING
         assert len(semaphore.holders) == 1
 
-    @settings(deadline=None)
     @given(st.data())
     def test_they_never_exceed_the_highest_capacity_whatever_is_asked(self, data: st.DataObject) -> None:
         semaphore = Semaphore(capacity=3)
@@ -279,7 +278,6 @@ class TestIdleness:
 class TestTheShortWay:
     """For the most frequent case there is a short way, in memory; it does what the long one does, or nothing."""
 
-    @settings(deadline=None)
     @given(st.data())
     def test_it_does_what_the_long_one_does(self, data: st.DataObject) -> None:
         short, long = Semaphore(capacity=2, lease=math.inf), Semaphore(capacity=2, lease=math.inf)

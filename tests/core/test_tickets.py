@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 
 import pytest
+from support.children import ends_well_in_a_child
 
 from steindamm import SlotPermit
 from steindamm.backends.redis.hearing import Hearers
@@ -140,16 +140,13 @@ def test_each_has_an_id_of_its_own_that_tells_the_process() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_forked_child_has_another_name_and_does_not_own_it() -> None:
     ticket = Ticket("name")
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        told = f"{ticket.is_ours} {ticket.lost} {Ticket('name').process != ticket.process}"
-        os.write(writing, told.encode())
-        os._exit(0)
-    os.waitpid(child, 0)
-    os.close(writing)
-    assert os.read(reading, 100) == b"False True True"
-    os.close(reading)
+
+    def look() -> None:
+        assert not ticket.is_ours
+        assert ticket.lost
+        assert Ticket("name").process != ticket.process
+
+    assert ends_well_in_a_child(look)
     assert ticket.is_ours
     assert not ticket.lost
 

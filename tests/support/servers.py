@@ -88,7 +88,7 @@ class Server:
             "enable-debug-command yes",
             *self.options,
         ]
-        with (self.folder / f"{self.port}.log").open("ab") as log:
+        with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [self.binary, "-"], env=self.environment, stdin=subprocess.PIPE, stdout=log, stderr=log
             )
@@ -97,15 +97,25 @@ class Server:
             stdin.write("\n".join(lines).encode())
         deadline = time.monotonic() + PATIENCE
         while not self.answers():
-            assert self.process.poll() is None, "the server has ended"
+            self.assert_it_runs()
             assert time.monotonic() < deadline, "the server does not answer"
             time.sleep(0.01)
 
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.port}.log"
+
     def answers(self) -> bool:
+        """Whether it does: not another's that took the port first."""
         try:
-            return bool(self.admin.ping())
+            return bool(self.admin.info("server")["process_id"] == self.process.pid)
         except redis.RedisError:
             return False
+
+    def assert_it_runs(self) -> None:
+        """Tell what it wrote last if it has ended by itself."""
+        ended = self.process.poll()
+        assert ended is None, f"a server has ended with {ended}: {self.log.read_text()[-2000:]}"
 
     def signal(self, number: int) -> None:
         send(self.process, number)
