@@ -19,13 +19,14 @@ class Events:
 
     def __init__(self, app: Celery, kind: str) -> None:
         self.found: list[dict[str, Any]] = []
-        ready = Event()
+        listens = Event()
+        handlers = {kind: self.found.append, "probe-sent": lambda _: listens.set()}
         self._connection = app.connection_for_read()
-        self._receiver = app.events.Receiver(self._connection, handlers={kind: self.found.append})
-        self._receiver.on_consume_ready = lambda *_, **__: ready.set()
+        self._receiver = app.events.Receiver(self._connection, handlers=handlers)
         self._thread = Thread(target=lambda: self._receiver.capture(timeout=PATIENCE, wakeup=False))
         self._thread.start()
-        assert ready.wait(PATIENCE)
+        with app.events.default_dispatcher() as dispatcher:
+            until(lambda: dispatcher.send("probe-sent") or listens.wait(0.05), what="no event")
 
     def stop(self) -> None:
         self._receiver.should_stop = True
