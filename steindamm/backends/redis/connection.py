@@ -7,7 +7,7 @@ import inspect
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from steindamm.backends.redis.raised import broken, late
+from steindamm.backends.redis.raised import of_redis
 from steindamm.errors import wrong_kind
 
 if TYPE_CHECKING:
@@ -129,14 +129,14 @@ def _client(url: str, standalone: Any, cluster: Any, retry: Any) -> Any:
     timeouts = {"socket_connect_timeout": TIMEOUT, "socket_timeout": TIMEOUT}
     if is_cluster:
         return _asking_once(cluster).from_url(plain, **timeouts)
-    once_more = retry(NoBackoff(), 1, supported_errors=(broken(),))
-    return standalone.from_url(plain, **timeouts, retry=once_more, retry_on_error=[broken()])
+    once_more = retry(NoBackoff(), 1, supported_errors=(of_redis().ConnectionError,))
+    return standalone.from_url(plain, **timeouts, retry=once_more, retry_on_error=[of_redis().ConnectionError])
 
 
 @cache
 def _asking_once(cluster: Any) -> Any:
     """The same kind of cluster's client, but for asking again, up to ten times, where an answer is late."""
-    again = tuple(error for error in cluster.ERRORS_ALLOW_RETRY if error is not late())
+    again = tuple(error for error in cluster.ERRORS_ALLOW_RETRY if error is not of_redis().TimeoutError)
     return type(cluster.__name__, (cluster,), {"ERRORS_ALLOW_RETRY": again})
 
 

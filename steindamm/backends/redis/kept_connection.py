@@ -16,7 +16,7 @@ from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from steindamm.backends.redis.deadline import Deadline
-from steindamm.backends.redis.raised import broken, late, refused
+from steindamm.backends.redis.raised import of_redis
 
 if TYPE_CHECKING:
     from steindamm.backends.redis.connection import AsyncClient, SyncClient
@@ -107,10 +107,10 @@ class SyncKeptConnection(_Kept):
             connection = connection or self._take()
             connection.send_command(*command)
             reply = connection.read_response()
-        except refused():
+        except of_redis().ResponseError:
             self._keep(connection)
             raise
-        except broken():
+        except of_redis().ConnectionError:
             self._drop(connection)
             return way(*command)
         except BaseException:
@@ -157,15 +157,15 @@ class AsyncKeptConnection(_Kept):
             with self._deadline:
                 await connection.send_command(*command)
                 reply = await connection.read_response()
-        except refused():
+        except of_redis().ResponseError:
             await self._keep(connection)
             raise
-        except broken():
+        except of_redis().ConnectionError:
             await self._drop(connection)
             return await way(*command)
         except TimeoutError as error:
             await self._drop(connection)
-            raise late()("the answer is late") from error
+            raise of_redis().TimeoutError("the answer is late") from error
         except BaseException:
             await self._drop(connection)
             raise

@@ -23,7 +23,7 @@ from steindamm.backends.redis.raised import (
     async_failures,
     failures,
     is_pool_empty,
-    no_script,
+    of_redis,
     unavailable,
     was_closed_meanwhile,
 )
@@ -116,7 +116,7 @@ class SyncLink:
         kept = self._connected()
         try:
             return kept.execute("EVALSHA", script.sha, len(keys), *keys, *args)
-        except no_script():
+        except of_redis().NoScriptError:
             return kept.execute("EVAL", script.text, len(keys), *keys, *args)
 
 
@@ -162,7 +162,7 @@ class AsyncLink:
     async def _call(self, script: Script, keys: Sequence[Key], args: Sequence[Any]) -> Any:
         try:
             return await self._kept.execute("EVALSHA", script.sha, len(keys), *keys, *args)
-        except no_script():
+        except of_redis().NoScriptError:
             return await self._kept.execute("EVAL", script.text, len(keys), *keys, *args)
 
 

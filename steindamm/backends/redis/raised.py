@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 from steindamm.errors import LimiterUnavailableError
 
@@ -16,49 +17,23 @@ def unavailable(name: str, error: Exception) -> LimiterUnavailableError:
 
 
 @cache
+def of_redis() -> Any:
+    """redis-py's errors: that the server says no, that a connection broke, that an answer is late."""
+    import redis.exceptions  # noqa: PLC0415
+
+    return redis.exceptions
+
+
+@cache
 def failures() -> tuple[type[Exception], ...]:
     """What a client raises when it gets no answer, or none that counts."""
-    from redis.exceptions import RedisClusterException, RedisError  # noqa: PLC0415
-
-    return RedisError, RedisClusterException, OSError, *UNREADABLE
+    return of_redis().RedisError, of_redis().RedisClusterException, OSError, *UNREADABLE
 
 
 @cache
 def async_failures() -> tuple[type[Exception], ...]:
     """The same for an async client; see `was_closed_meanwhile`."""
     return *failures(), AttributeError
-
-
-@cache
-def no_script() -> type[Exception]:
-    """What a client raises where the server does not have the script."""
-    from redis.exceptions import NoScriptError  # noqa: PLC0415
-
-    return NoScriptError
-
-
-@cache
-def refused() -> type[Exception]:
-    """What a client raises where the server has answered, and says no."""
-    from redis.exceptions import ResponseError  # noqa: PLC0415
-
-    return ResponseError
-
-
-@cache
-def broken() -> type[Exception]:
-    """What a client raises where its connection broke."""
-    from redis.exceptions import ConnectionError as Broken  # noqa: PLC0415
-
-    return Broken
-
-
-@cache
-def late() -> type[Exception]:
-    """What a client raises where an answer is late."""
-    from redis.exceptions import TimeoutError as Late  # noqa: PLC0415
-
-    return Late
 
 
 def is_pool_empty(error: Exception) -> bool:
