@@ -56,7 +56,7 @@ class Plan(NamedTuple):
 
 COSTS = [1 / 3, 0.0, 0.1, 0.5, 0.7, 1.0]
 TAKING = product(
-    [What.TAKE, What.COME_BACK, What.GIVE_BACK, What.GIVE_BOOKING_BACK, What.LOOK],
+    [What.TAKE, What.COME_BACK, What.GIVE_BACK, What.GIVE_BOOKING_BACK],
     COSTS,
     [0.0, 0.5, 1.0, 3.0, math.inf],
     [0.0, 2.0, 50.0, 1e6],
@@ -64,8 +64,9 @@ TAKING = product(
     [0.0, 1.0, -1.0, 30.0],
 )
 SETTLING = product([What.SETTLE], [*COSTS, *(-cost for cost in COSTS), 40.0], [0.0], [0.0], [None], [0.0])
-plans = st.sampled_from(list(starmap(Plan, TAKING))) | st.sampled_from(list(starmap(Plan, SETTLING)))
-moves = st.sampled_from([0.0, 0.0, 1e-6, 0.3, 1.0, 2.0, 7.5, 1e4, -0.4, -1.0, -3.0]) | st.floats(-2.0, 5.0)
+LOOKING = product([What.LOOK], COSTS, [0.0, 1.0, math.inf], [0.0], [None, 0, 1], [0.0, 1.0, 5.0, 30.0])
+plans = st.one_of(*(st.sampled_from(list(starmap(Plan, kind))) for kind in (TAKING, SETTLING, LOOKING)))
+moves = st.sampled_from([0.0, 0.0, 1e-6, 0.3, 1.0, 2.0, 7.5, 60.0, 1e4, -0.4, -1.0, -3.0]) | st.floats(-2.0, 5.0)
 
 
 class PlannedChange(NamedTuple):
@@ -108,7 +109,7 @@ OVERRIDING = list(
     starmap(PlannedChange, product([Kind.OVERRIDE], [0.0], [0.3, 1.0, 2.5], [0.25, 1.0, 3.0], [1 / 3, 1.0, 10.0]))
 )
 ENDING = [PlannedChange(Kind.REOPEN), PlannedChange(Kind.OVERRIDE)]
-changes = st.none() | st.one_of(*map(st.sampled_from, (CLOSING, BACKING_OFF, OVERRIDING, ENDING)))
+changes = st.none() | st.one_of(*map(st.sampled_from, (CLOSING, BACKING_OFF, OVERRIDING, ENDING, ENDING)))
 moments_planned = st.tuples(moves, changes, st.lists(plans, min_size=1, max_size=3))
 histories = st.lists(moments_planned, min_size=1, max_size=10)
 History = list[tuple[float, PlannedChange | None, list[Plan]]]
