@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from support.bucket_and_clock import Bucket
 from support.buckets import NUMBERS, THREADS, FakeClock, Kind, call
 from support.semaphores import until
 from support.servers import HOST, Cluster, Server
+from support.spread import spread
 
 from steindamm import AsyncTokenBucket, MaxSleepExceededError, SyncTokenBucket
 from steindamm.backends.memory import Memory, MemoryBucket
@@ -161,21 +161,10 @@ async def test_11_a_clients_clock_does_not_count(
 # 12. Four hundred limiters lay in one slot of the cluster.
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("asynchronous", [False, True])
-def test_12_three_hundred_limiters_lie_on_all_three_nodes(cluster: Cluster, *, asynchronous: bool) -> None:
-    """redis-py's tasks close connections under each other where so many connect to a cluster at once, and lose some."""
-    buckets = Kind(asynchronous, cluster.url, [node.admin for node in cluster.nodes])
-    names = [f"spread-{asynchronous}-{number}" for number in range(300)]
-
-    async def acquire_all() -> None:
-        await asyncio.gather(*(call(buckets(name).acquire) for name in names))
-
-    asyncio.run(acquire_all())
-    gc.collect()
-    held = [
-        len(list(node.admin.scan_iter(f"steindamm:{{spread-{asynchronous}-*", count=1000))) for node in cluster.nodes
-    ]
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_12_three_hundred_limiters_lie_on_all_three_nodes(cluster: Cluster, way: str) -> None:
+    spread(way, cluster.url, f"spread-{way}", 300)
+    held = [len(list(node.admin.scan_iter(f"steindamm:{{spread-{way}-*", count=1000))) for node in cluster.nodes]
     assert sum(held) == 300
     assert min(held) > 60
 
