@@ -17,7 +17,7 @@ from steindamm.errors import LimiterUnavailableError, MaxSleepExceededError
 from steindamm.integrations.arq.deferral import Deferral
 from steindamm.integrations.arq.entry import BROKER_ERRORS, Entry
 from steindamm.integrations.arq.room import waiting_room
-from steindamm.integrations.arq.terms import WORKER_TERMS
+from steindamm.integrations.arq.terms import BEGAN, WORKER_TERMS
 from steindamm.integrations.bodies import aput_off
 from steindamm.integrations.bookings import Booking
 from steindamm.integrations.decisions import (
@@ -73,8 +73,9 @@ class Delivery:
         self._entry = Entry(ctx)
         self._terms = WORKER_TERMS.get()
         self._stays = not self._terms.retry_jobs
-        self._ends_at = time.monotonic() + self._terms.timeout
-        self._answered_by = time.monotonic() + self._terms.answer_within
+        began: float = ctx.get(BEGAN, time.monotonic())
+        self._ends_at = began + self._terms.timeout
+        self._answered_by = began + self._terms.answer_within
 
     async def run(self, body: Callable[[], Awaitable[Any]]) -> Any:
         """Run the body when the job may start.

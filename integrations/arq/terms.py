@@ -39,3 +39,5 @@ class WorkerTerms:
 
 WORKER_TERMS: ContextVar[WorkerTerms] = ContextVar("steindamm_worker_terms", default=WorkerTerms())  # noqa: B039
 """The terms of the function whose job runs in this task."""
+BEGAN = "steindamm:began"
+"""In a job's context: when its timeout began to run, in seconds of this process's monotonic clock."""

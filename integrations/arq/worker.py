@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ from steindamm.background import ended_in_background
 from steindamm.integrations.arq.decorator import DEFAULT_MAX_SLEEP, is_limited, limited
 from steindamm.integrations.arq.deferral import Deferral
 from steindamm.integrations.arq.entry import BROKER_ERRORS
-from steindamm.integrations.arq.terms import WORKER_TERMS, WorkerTerms
+from steindamm.integrations.arq.terms import BEGAN, WORKER_TERMS, WorkerTerms
 from steindamm.integrations.job_limits import ASYNC, JobLimit
 
 logger = logging.getLogger("steindamm.arq")
@@ -91,6 +92,7 @@ def fitted(settings: Any, limit: JobLimit) -> dict[str, Any]:
     return {
         "functions": [fitted_function(function, limit, terms) for function in settings.get("functions", ())],
         "cron_jobs": [fitted_cron_job(cron_job, limit, terms) for cron_job in settings.get("cron_jobs") or ()],
+        "on_job_start": on_job_start(settings.get("on_job_start")),
         "after_job_end": after_job_end(settings.get("after_job_end")),
         "on_shutdown": on_shutdown(settings.get("on_shutdown")),
     }
@@ -142,6 +144,17 @@ def on_terms(function: Function | CronJob, limit: JobLimit, terms: WorkerTerms) 
 
     run.steindamm_terms = terms  # type: ignore[attr-defined]
     return run
+
+
+def on_job_start(own: Hook | None) -> Hook:
+    """Note when a job's timeout begins to run: its task may come to its first step much later."""
+
+    async def hook(ctx: Context) -> None:
+        if own is not None:
+            await own(ctx)
+        ctx[BEGAN] = time.monotonic()
+
+    return hook
 
 
 def after_job_end(own: Hook | None) -> Hook:

@@ -161,12 +161,12 @@ class TestTheWorkersSettings:
         @rate_limited_worker()
         class WorkerSettings:
             functions = (work,)
-            on_startup = on_job_start = on_job_end = start
+            on_startup = on_job_end = start
             handle_signals = False
 
         worker = create_worker(WorkerSettings)
         assert isinstance(worker, Worker)
-        assert worker.on_startup is worker.on_job_start is worker.on_job_end is start
+        assert worker.on_startup is worker.on_job_end is start
 
     async def test_hooks_that_are_added_call_the_settings_own(self) -> None:
         called = []
@@ -174,10 +174,12 @@ class TestTheWorkersSettings:
         async def own(ctx: dict[str, Any]) -> None:
             called.append(ctx)
 
-        fitted = rate_limited_worker()({"functions": [work], "after_job_end": own, "on_shutdown": own})
-        await fitted["after_job_end"]({"job_id": "1"})
-        await fitted["on_shutdown"]({})
-        assert called == [{"job_id": "1"}, {}]
+        hooks = "on_job_start", "after_job_end", "on_shutdown"
+        fitted = rate_limited_worker()({"functions": [work], **dict.fromkeys(hooks, own)})
+        contexts = [{"hook": hook} for hook in hooks]
+        for hook, context in zip(hooks, contexts, strict=True):
+            await fitted[hook](context)
+        assert called == contexts
 
 
 async def test_the_end_of_a_worker_waits_for_what_is_being_given_back() -> None:

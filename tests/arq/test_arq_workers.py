@@ -153,6 +153,19 @@ async def test_a_waiting_job_outlives_its_timeout_where_its_worker_stands_still(
     assert [begun[str(number)] for number in range(3, 8)] == ["1"] * 5
 
 
+async def test_so_does_one_that_had_not_come_to_its_first_step(broker: Any, send: Any, start_workers: Any) -> None:
+    """arq counts its timeout from before then."""
+    [worker] = start_workers(job_timeout=1, stops_before_first_step=True)
+    await send("hold_slot", 0)
+    await asyncio.to_thread(broker.wait_for, "delivered", 1)
+    await asyncio.sleep(2)
+    async with asyncio.timeout(20):
+        while not broker.journal("in"):
+            worker.process.send_signal(signal.SIGCONT)
+            await asyncio.sleep(0.2)
+    assert [entry.more[0] for entry in broker.journal("in")] == ["1"]
+
+
 async def test_a_job_that_was_let_start_before_its_worker_stood_still_waits_for_a_slot_again(
     broker: Any, send: Any, start_workers: Any
 ) -> None:

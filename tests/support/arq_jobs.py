@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 from typing import Any
 
 from arq.connections import RedisSettings
@@ -78,6 +79,8 @@ async def say_ready(ctx: dict[str, Any]) -> None:
 
 async def note_delivery(ctx: dict[str, Any]) -> None:
     await record(ctx, "delivered", ctx["job_id"])
+    if OPTIONS.get("stops_before_first_step") and ctx["job_try"] == 1:
+        asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGSTOP)
 
 
 @rate_limited_worker()
