@@ -144,6 +144,7 @@ async def test_a_waiting_job_outlives_its_timeout_where_its_worker_stands_still(
     [worker] = start_workers(job_timeout=3, max_jobs=20)
     for number in range(8):
         await send("hold_slot", number, 0.4)
+    await asyncio.to_thread(broker.wait_for, "in", 3)
     await asyncio.to_thread(broker.wait_for, "delivered", 8)
     worker.process.send_signal(signal.SIGSTOP)
     await asyncio.sleep(4)
