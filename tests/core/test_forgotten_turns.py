@@ -10,6 +10,7 @@ from typing import Any
 
 from support.bucket_and_clock import US, Bucket
 from support.buckets import Kind, call
+from support.semaphores import until
 
 from steindamm.rules.bucket import Request, Verdict, What, kept_until
 from steindamm.rules.deciding import YOUNG
@@ -193,9 +194,7 @@ async def test_another_turn_that_nobody_waits_for_any_more_is_given_back(redis_b
 
 async def sleepers(bucket: Any, count: Callable[[], int]) -> None:
     """Wait until so many sleep."""
-    async with asyncio.timeout(20):
-        while len(bucket._backend.turns._sleepers) < count():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
+    await until(lambda: len(bucket._backend.turns._sleepers) >= count(), patience=20)
 
 
 async def test_those_who_slept_in_a_process_that_stood_still_do_not_start_all_at_once(async_buckets: Kind) -> None:

@@ -29,7 +29,8 @@ from steindamm.integrations.bookings import MOST_DEFERRALS, Booking
 from steindamm.joining import MOST
 
 NUMBERS = count()
-EXAMPLES = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+UNCHECKED = *settings().suppress_health_check, HealthCheck.function_scoped_fixture
+EXAMPLES = settings(max_examples=150, suppress_health_check=UNCHECKED)
 
 # Headers
 

@@ -4,34 +4,24 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from support.semaphores import fresh_name
 from support.servers import Cluster, Server
 
+TESTS = str(Path(__file__).parents[1])
 FORKING = """
 import os, sys, threading, time, warnings
 warnings.simplefilter("ignore", DeprecationWarning)
 from steindamm import SyncSemaphore
+from support.children import ends_well_in_a_child
 
 url, name = sys.argv[1:]
 connection = None if url == "local" else url
 
 def made(**settings):
     return SyncSemaphore(name=name, connection=connection, expiry=1, **settings)
-
-def in_child(do):
-    "Whether the child came to its end, soon, without an error."
-    child = os.fork()
-    if not child:
-        threading.Timer(10, lambda: os._exit(2)).start()
-        try:
-            do()
-        except BaseException as error:
-            print(repr(error), flush=True)
-            os._exit(1)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 """
 
 HELD_BY_THE_PARENT = (
@@ -44,7 +34,7 @@ with semaphore as permit:
         semaphore.__exit__(None, None, None)
         semaphore.release(permit)
         time.sleep(0.5)
-    assert in_child(leave_the_block_of_the_parent)
+    assert ends_well_in_a_child(leave_the_block_of_the_parent)
     assert not permit.lost
     if connection:
         assert semaphore.try_acquire() is None
@@ -106,7 +96,7 @@ def use_it_too():
         helper.join(8)
         assert not helper.is_alive()
 
-good = [in_child(use_it_too) for _ in range(int(os.environ["CHILDREN"]))]
+good = [ends_well_in_a_child(use_it_too) for _ in range(int(os.environ["CHILDREN"]))]
 stop.set()
 for thread in threads:
     thread.join(10)
@@ -122,7 +112,7 @@ def run(script: str, url: str, children: int = 0) -> None:
         text=True,
         timeout=100,
         check=False,
-        env={"CHILDREN": str(children)},
+        env={"CHILDREN": str(children), "PYTHONPATH": TESTS},
     )
     assert (done.stdout, done.stderr, done.returncode) == ("done\n", "", 0)
 

@@ -7,7 +7,7 @@ import os
 import traceback
 from collections.abc import Callable
 
-PATIENCE = 20.0
+PATIENCE = 10.0
 
 
 def ends_well_in_a_child(do: Callable[[], object]) -> bool:
