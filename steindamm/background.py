@@ -4,14 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from steindamm.errors import SteindammError
+from steindamm.loops import EachLoop
+
+LAST_PATIENCE = 1.0
+"""Seconds for what still runs when its event loop ends."""
 
 Result = TypeVar("Result")
-_running: set[asyncio.Task[Any]] = set()
+
+
+class _Running(set["asyncio.Task[Any]"]):
+    """The tasks of one event loop; when it ends, they end before it: the loop then ends the generators it knows of."""
+
+    def __init__(self) -> None:
+        self._ending = self._end()
+        with suppress(StopIteration):
+            self._ending.__anext__().send(None)
+
+    async def _end(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            await ended_in_background(LAST_PATIENCE)
+            for task in self:
+                task.cancel()
+            await ended_in_background(LAST_PATIENCE)
+
+
+_running: EachLoop[_Running] = EachLoop(_Running)
 
 
 def in_background(undoing: Coroutine[Any, Any, Any]) -> asyncio.Task[None]:
@@ -25,18 +49,32 @@ def in_background(undoing: Coroutine[Any, Any, Any]) -> asyncio.Task[None]:
         with suppress(SteindammError):
             await undoing
 
-    task = asyncio.get_running_loop().create_task(run())
-    _running.add(task)
-    task.add_done_callback(_running.discard)
+    return _started(run())
+
+
+def outliving(coroutine: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+    """A task that goes on whatever becomes of those who await it; its error, if any, is for them alone."""
+    task = _started(coroutine)
+    task.add_done_callback(_said_to_those_alone)
     return task
+
+
+def _started(coroutine: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+    running = _running.here()
+    task = asyncio.get_running_loop().create_task(coroutine)
+    running.add(task)
+    task.add_done_callback(running.discard)
+    return task
+
+
+def _said_to_those_alone(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 async def to_its_end(coroutine: Coroutine[Any, Any, Result]) -> Result:
     """Await what goes on to its end where whoever awaits it is cancelled."""
-    task = asyncio.get_running_loop().create_task(coroutine)
-    _running.add(task)
-    task.add_done_callback(_ended)
-    return await asyncio.shield(task)
+    return await asyncio.shield(outliving(coroutine))
 
 
 async def within(seconds: float, coroutine: Coroutine[Any, Any, Result]) -> Result:
@@ -45,9 +83,7 @@ async def within(seconds: float, coroutine: Coroutine[Any, Any, Result]) -> Resu
     Raises:
         TimeoutError: It took longer.
     """
-    task = asyncio.get_running_loop().create_task(coroutine)
-    _running.add(task)
-    task.add_done_callback(_ended)
+    task = outliving(coroutine)
     try:
         await asyncio.wait({task}, timeout=seconds if seconds < math.inf else None)
         if not task.done():
@@ -57,16 +93,7 @@ async def within(seconds: float, coroutine: Coroutine[Any, Any, Result]) -> Resu
         task.cancel()
 
 
-def _ended(task: asyncio.Task[Any]) -> None:
-    """Its error, if any, was for the one who awaited it."""
-    _running.discard(task)
-    if not task.cancelled():
-        task.exception()
-
-
 async def ended_in_background(patience: float) -> None:
     """Wait until what runs in the background of this loop has ended, but for no longer than so many seconds."""
-    loop = asyncio.get_running_loop()
-    running = {task for task in _running if task.get_loop() is loop}
-    if running:
+    if running := _running.here():
         await asyncio.wait(running, timeout=patience)

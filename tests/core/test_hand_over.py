@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 from support.buckets import call
-from support.gates import AsyncGatedClient, GatedClient
+from support.gates import AsyncGatedClient, GatedClient, Stop
 from support.semaphores import STATE, Kind, fresh_name, held, keys_of, until
 from support.servers import Server, valkey_binary
 
@@ -129,6 +129,15 @@ def listeners(admins: list[redis.Redis]) -> int:
     return sum(admin.pubsub_numsub(f"steindamm:{PROCESS.name}")[0][1] for admin in admins)
 
 
+async def brought_back_and_left(client: Any, renewal: Stop) -> None:
+    """Let a renewal go on that brings a waiter back who has gone, and who then leaves."""
+    leaving = client.stop_at(What.LEAVE, before=True)
+    renewal.go.set()
+    await until(leaving.reached.is_set)
+    leaving.go.set()
+    await until(leaving.answered.is_set)
+
+
 class TestRenewals:
     async def test_one_that_comes_after_the_release_leaves_nobody_in_line(self, gated: Any, valkey: Server) -> None:
         name = fresh_name()
@@ -141,9 +150,7 @@ class TestRenewals:
         handed = await asyncio.wait_for(waiting, 5)
         await call(semaphore.release, handed)
         permit = await call(holder.acquire)
-        stop.go.set()
-        await until(stop.answered.is_set)
-        await until(lambda: not semaphore.backend._link.watch._watched)
+        await brought_back_and_left(gated.client, stop)
         assert waiters_of(valkey, name) == 0
         await call(holder.release, permit)
         assert await held(holder) == 0
@@ -157,9 +164,7 @@ class TestRenewals:
         with pytest.raises(Exception, match="the wait is"):
             await call(semaphore.acquire)
         assert stop.reached.is_set()
-        stop.go.set()
-        await until(stop.answered.is_set)
-        await until(lambda: not semaphore.backend._link.watch._watched)
+        await brought_back_and_left(gated.client, stop)
         assert waiters_of(valkey, name) == 0
         await call(holder.release, permit)
         assert await held(holder) == 0

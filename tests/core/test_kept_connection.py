@@ -16,10 +16,13 @@ import redis.sentinel
 from redis.connection import Connection
 from redis.credentials import UsernamePasswordCredentialProvider
 from support.buckets import call
+from support.gates import PATIENCE
+from support.outlived import outlive
 from support.servers import HOST, Server
 
 from steindamm import AsyncTokenBucket, LimiterUnavailableError, SyncTokenBucket
 from steindamm.backends.redis.kept_connection import LEAST_POOL, keeps_one
+from steindamm.background import ended_in_background
 
 HOUR = 3_600.0
 FACES = [(redis, SyncTokenBucket), (redis.asyncio, AsyncTokenBucket)]
@@ -121,6 +124,55 @@ async def test_an_answer_to_a_call_that_was_cancelled_is_nobodys(server: Server)
     for _ in range(3):
         assert not await spent.try_acquire()
         assert await free.try_acquire()
+    await close(client)
+
+
+async def test_a_call_that_was_cancelled_costs_no_connection_and_gives_back_what_it_is_still_told(
+    server: Server,
+) -> None:
+    face = Face(*FACES[1], server)
+    client = face.client()
+    bucket = face.bucket(client)
+    await bucket.acquire()
+    before = face.connections()
+    with server.standing_still(), pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await bucket.acquire()
+    await ended_in_background(PATIENCE)
+    assert (await bucket.state()).tokens == pytest.approx(9, abs=0.1)
+    assert face.connections() == before
+    await close(client)
+
+
+async def test_a_call_that_is_closed_gives_its_connection_up(server: Server) -> None:
+    face = Face(*FACES[1], server)
+    client = face.client()
+    bucket = face.bucket(client)
+    await bucket.acquire()
+    before = face.connections()
+    acquiring = bucket.acquire()
+    acquiring.send(None)
+    acquiring.close()
+    await ended_in_background(PATIENCE)
+    for _ in range(2):
+        await bucket.acquire()
+    assert len(face.connections()) == 1
+    assert face.connections() != before
+    await close(client)
+
+
+def test_a_call_that_outlives_its_event_loop_is_given_up_with_it(server: Server) -> None:
+    outlive(server.url)
+
+
+async def test_one_that_the_pool_has_closed_meanwhile_is_made_anew(face: Face) -> None:
+    client = face.client()
+    bucket = face.bucket(client)
+    await call(bucket.acquire)
+    await call(client.connection_pool.disconnect)
+    for _ in range(2):
+        await call(bucket.acquire)
+    assert len(face.connections()) == 1
     await close(client)
 
 

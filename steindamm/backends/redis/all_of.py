@@ -215,7 +215,7 @@ class AsyncRedisAllOf(RedisAllOf):
 
     def __init__(self, link: AsyncLink, wire: AllOfWire, limits: Sequence[Any]) -> None:
         super().__init__(link, wire, limits)
-        self._sharing = AsyncSharing(self._call, self._undo)
+        self._sharing = AsyncSharing(self._call, self._read, self._undo)
 
     async def ask(self, request: Request) -> Decision:
         """Decide on one request; the tickets then know where they stand."""
@@ -249,11 +249,14 @@ class AsyncRedisAllOf(RedisAllOf):
         if asyncio._get_running_loop() is not None:
             in_background(self.give_back(request))
 
-    async def _call(self, requests: list[Request]) -> list[Decision]:
+    async def _call(self, requests: list[Request]) -> Reply:
         wire = self._wire
         args = wire.encoded(requests, counted=counts_listeners(self.link.client))
-        reply = await self.link.run(wire.name, wire.script, wire.keys, args, wire.size * len(requests))
-        return self._heard(wire.decoded(reply))
+        reply: Reply = await self.link.run(wire.name, wire.script, wire.keys, args, wire.size * len(requests))
+        return reply
+
+    def _read(self, reply: Reply) -> list[Decision]:
+        return self._heard(self._wire.decoded(reply))
 
     async def _undo(self, request: Request, decision: Decision) -> None:
         if request.what is What.TAKE:

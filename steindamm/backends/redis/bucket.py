@@ -108,14 +108,16 @@ class AsyncRedisBucket:
     def __init__(self, link: AsyncLink, wire: BucketWire) -> None:
         self.link = link
         self._wire = wire
-        self._sharing = AsyncSharing(self._call, self._undo)
+        self._sharing = AsyncSharing(self._call, self._read, self._undo)
         self.ask = self._sharing.ask
         self.turns = Turns()
 
-    async def _call(self, requests: list[Request]) -> list[Decision]:
+    async def _call(self, requests: list[Request]) -> Reply:
         wire, args = self._wire, self._wire.encoded(self.turns.telling(requests))
-        reply = await self.link.run(wire.name, wire.script, wire.keys, args, 3 * len(requests))
-        decisions = wire.decoded(reply)
+        return await self.link.run(wire.name, wire.script, wire.keys, args, 3 * len(requests))
+
+    def _read(self, reply: Reply) -> list[Decision]:
+        decisions = self._wire.decoded(reply)
         self.turns.hear(decisions[0].changed)
         return decisions
 

@@ -8,8 +8,9 @@ changes nothing else: see `keeps_one`.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import cache, partial
 from types import FunctionType, MethodType
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from steindamm.backends.redis.deadline import Deadline
 from steindamm.backends.redis.raised import of_redis
+from steindamm.backends.redis.rest import leave_rest, told_at_last
+from steindamm.background import outliving
 
 if TYPE_CHECKING:
     from steindamm.backends.redis.connection import AsyncClient, SyncClient
@@ -136,7 +139,7 @@ class AsyncKeptConnection(_Kept):
     """An async client's.
 
     It leaves its timeout to a `Deadline`: redis-py makes two of them for each command, on Python 3.11 with a task for
-    the first.
+    the first. Where an asker is cancelled, its reply is read all the same; see `rest_of`.
 
     Parameters:
         client: The client that it is of.
@@ -150,22 +153,59 @@ class AsyncKeptConnection(_Kept):
         """What the client's `execute_command` does."""
         way: Any = self.client.execute_command
         if not self._is_free(way):
-            return await way(*command)
+            return await told_at_last(way(*command))
         connection = self._kept.pop()
+        if connection is None or not connection.is_connected:
+            return await told_at_last(self._connect_and_ask(connection, command))
+        return await self._ask(connection, command)
+
+    async def _connect_and_ask(self, connection: Any, command: Sequence[Any]) -> Any:
+        """Within a task of its own, as redis-py may hear of a cancellation while it connects, and go on."""
         try:
             connection = connection or await self._taken()
+        except of_redis().ConnectionError:
+            self._kept.append(None)
+            return await self.client.execute_command(*command)
+        except BaseException:
+            self._kept.append(None)
+            raise
+        return await self._ask(connection, command)
+
+    async def _ask(self, connection: Any, command: Sequence[Any]) -> Any:
+        is_sent = False
+        try:
             with self._deadline:
                 await connection.send_command(*command)
-                reply = await connection.read_response()
+                is_sent = True
+                reply = await connection.read_response(disconnect_on_error=False)
         except of_redis().ResponseError:
             await self._keep(connection)
             raise
         except of_redis().ConnectionError:
             await self._drop(connection)
-            return await way(*command)
+            return await told_at_last(self.client.execute_command(*command))
         except TimeoutError as error:
             await self._drop(connection)
             raise of_redis().TimeoutError("the answer is late") from error
+        except asyncio.CancelledError as cut:
+            if is_sent:
+                leave_rest(cut, outliving(self._read_rest(connection)))
+            else:
+                await self._drop(connection)
+            raise
+        except GeneratorExit:
+            self._abandon(connection)
+            raise
+        except BaseException:
+            await self._drop(connection)
+            raise
+        await self._keep(connection)
+        return reply
+
+    async def _read_rest(self, connection: Any) -> Any:
+        try:
+            with self._deadline:
+                reply = await connection.read_response(disconnect_on_error=False)
         except BaseException:
             await self._drop(connection)
             raise
@@ -174,6 +214,7 @@ class AsyncKeptConnection(_Kept):
 
     async def _taken(self) -> Any:
         connection = await self._take()
+        self._loop = asyncio.get_running_loop()
         self._timeout, connection.socket_timeout = connection.socket_timeout, None
         self._deadline = Deadline(self._timeout) if self._timeout else nullcontext()
         return connection
@@ -190,3 +231,10 @@ class AsyncKeptConnection(_Kept):
             connection.socket_timeout = self._timeout
             await connection.disconnect(nowait=True)
             await self._pool.release(connection)
+
+    def _abandon(self, connection: Any) -> None:
+        """Drop it where nobody can await that, and maybe no loop runs."""
+        if asyncio._get_running_loop() is self._loop:
+            outliving(self._drop(connection))
+        else:
+            self._kept.append(None)

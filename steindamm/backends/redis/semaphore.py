@@ -270,7 +270,7 @@ class AsyncRedisSemaphore(RedisSemaphore[AsyncLink]):
 
     def __init__(self, link: AsyncLink, wire: SemaphoreWire) -> None:
         super().__init__(link, wire)
-        self._sharing = AsyncSharing(self._call, self._undo)
+        self._sharing = AsyncSharing(self._call, wire.decoded, self._undo)
 
     async def enter(self, ticket: Ticket, number: float, stay: Stay, slack: float = 0.0) -> Place:
         """Ask for a slot, or a place in the line; the ticket then knows where it stands."""
@@ -317,7 +317,7 @@ class AsyncRedisSemaphore(RedisSemaphore[AsyncLink]):
         for first in range(0, len(tickets), MOST):
             asked_at = monotonic()
             requests = self._renewing(tickets[first : first + MOST])
-            returned = self._renewed(requests, await self._call(requests), asked_at)
+            returned = self._renewed(requests, self._wire.decoded(await self._call(requests)), asked_at)
             if returned:
                 await self.renew(returned)
 
@@ -334,10 +334,11 @@ class AsyncRedisSemaphore(RedisSemaphore[AsyncLink]):
             self.leave_later(request.asker)
             raise
 
-    async def _call(self, requests: list[Request]) -> list[Place]:
+    async def _call(self, requests: list[Request]) -> Reply:
         wire = self._wire
         args = wire.encoded(requests, counted=counts_listeners(self._link.client))
-        return wire.decoded(await self._link.run(wire.name, wire.script, wire.keys, args, 3 * len(requests)))
+        reply: Reply = await self._link.run(wire.name, wire.script, wire.keys, args, 3 * len(requests))
+        return reply
 
     async def change(self, change: Change) -> None:
         """Make a change for all who share the semaphore."""

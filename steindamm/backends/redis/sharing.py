@@ -18,6 +18,7 @@ from threading import Lock, RLock
 from typing import Any, ClassVar, Generic, TypeVar
 from weakref import WeakSet
 
+from steindamm.backends.redis.rest import rest_of
 from steindamm.background import in_background
 from steindamm.errors import SteindammError
 
@@ -224,25 +225,36 @@ os.register_at_fork(after_in_child=SyncSharing.after_fork)
 
 
 class AsyncSharing(Generic[Request, Answer]):
-    """Shared calls of tasks: a task of its own makes them, so that a cancelled asker never cuts a call short.
+    """Shared calls of tasks.
+
+    A lone asker makes its call itself; where it is cancelled meanwhile, what it is still told is taken back. Calls of
+    several are made by a task of its own, so that a cancelled asker never cuts one short. As long as there are several,
+    it makes them all: one that comes just before the others would else go alone, time and again.
 
     Parameters:
-        call: Makes one call with several requests and returns as many answers.
+        call: Makes one call with several requests; a cancellation of it carries the reply, see `rest_of`.
+        read: Gives as many answers as a call's reply holds.
         undo: Takes back what was answered to an asker that has gone.
     """
 
     def __init__(
         self,
-        call: Callable[[list[Request]], Awaitable[list[Answer]]],
+        call: Callable[[list[Request]], Awaitable[Any]],
+        read: Callable[[Any], list[Answer]],
         undo: Callable[[Request, Answer], Coroutine[Any, Any, None]],
     ) -> None:
         self._call = call
+        self._read = read
         self._undo = undo
         self._gathered: deque[tuple[Request, asyncio.Future[Answer]]] = deque()
         self._caller: asyncio.Task[None] | None = None
+        self._is_alone = False
+        self._are_several = False
 
     async def ask(self, request: Request) -> Answer:
         """Ask, together with whoever asks at the same moment."""
+        if not (self._is_alone or self._are_several or self._caller):
+            return await self._ask_alone(request)
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._gathered.append((request, answer))
         self._start()
@@ -253,9 +265,43 @@ class AsyncSharing(Generic[Request, Answer]):
                 in_background(self._undo(request, answer.result()))
             raise
 
+    async def _ask_alone(self, request: Request) -> Answer:
+        self._is_alone = True
+        try:
+            reply = await self._call([request])
+        except asyncio.CancelledError as cut:
+            rest = rest_of(cut)
+            if rest is None:
+                self._alone_no_more()
+            else:
+                in_background(self._take_rest_back(request, rest))
+            raise
+        except BaseException:
+            self._alone_no_more()
+            raise
+        self._alone_no_more()
+        (answer,) = self._read(reply)
+        return answer
+
+    async def _take_rest_back(self, request: Request, rest: Awaitable[Any]) -> None:
+        try:
+            (answer,) = self._read(await rest)
+        except Exception:  # noqa: BLE001
+            return
+        finally:
+            self._alone_no_more()
+        await self._undo(request, answer)
+
+    def _alone_no_more(self) -> None:
+        self._is_alone = False
+        if self._gathered:
+            self._are_several = True
+            self._start()
+
     def _start(self) -> None:
-        if self._caller is None:
-            self._caller = asyncio.get_running_loop().create_task(self._make_calls())
+        if self._caller is None and not self._is_alone:
+            loop = self._gathered[0][1].get_loop()
+            self._caller = loop.create_task(self._make_calls())
             self._caller.add_done_callback(self._ended)
 
     def _ended(self, _: asyncio.Task[None]) -> None:
@@ -267,6 +313,7 @@ class AsyncSharing(Generic[Request, Answer]):
     async def _make_calls(self) -> None:
         while batch := self._next_batch():
             await self._make_call(batch)
+            self._are_several = len(batch) > 1 or bool(self._gathered)
 
     def _next_batch(self) -> list[tuple[Request, asyncio.Future[Answer]]]:
         batch: list[tuple[Request, asyncio.Future[Answer]]] = []
@@ -278,7 +325,7 @@ class AsyncSharing(Generic[Request, Answer]):
 
     async def _make_call(self, batch: list[tuple[Request, asyncio.Future[Answer]]]) -> None:
         try:
-            answers = await self._call([request for request, _ in batch])
+            answers = self._read(await self._call([request for request, _ in batch]))
         except asyncio.CancelledError:
             self._ask_again(batch)
             raise
