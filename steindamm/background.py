@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -77,15 +76,17 @@ async def to_its_end(coroutine: Coroutine[Any, Any, Result]) -> Result:
     return await asyncio.shield(outliving(coroutine))
 
 
-async def within(seconds: float, coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """Await it for so long at most. It is then cancelled, as when its awaiter is, and ends in the background.
+async def within(seconds: float | None, coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """Await it for so long at most (None is without end): then it is cancelled, as when its awaiter is.
+
+    It ends in the background.
 
     Raises:
         TimeoutError: It took longer.
     """
     task = outliving(coroutine)
     try:
-        await asyncio.wait({task}, timeout=seconds if seconds < math.inf else None)
+        await asyncio.wait({task}, timeout=seconds)
         if not task.done():
             raise TimeoutError
         return task.result()

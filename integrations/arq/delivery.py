@@ -38,6 +38,7 @@ from steindamm.integrations.waiting import note_end, note_wait
 from steindamm.running import running
 from steindamm.semaphore import Semaphore
 from steindamm.several_limits import AllOf
+from steindamm.token_bucket import TokenBucket
 
 logger = logging.getLogger("steindamm.arq")
 
@@ -135,10 +136,18 @@ class Delivery:
         return booking
 
     async def _decide_in_time(self, claim: Claim, booking: Booking, *, has_place: bool) -> Decision:
-        """A limiter that has not answered when the job must go back, lest its timeout ends it, is unavailable."""
-        patience = math.inf if self._stays else self._answered_by - time.monotonic()
+        """A limiter that has not answered when the job must go back, lest its timeout ends it, is unavailable.
+
+        Who is cancelled while it asks a bucket leaves at once; who asks for slots gives them back first.
+        """
+        left = self._answered_by - time.monotonic()
+        patience = None if self._stays or left == math.inf else left
+        deciding = self._decide(claim, booking, has_place=has_place)
         try:
-            return await within(patience, self._decide(claim, booking, has_place=has_place))
+            if not isinstance(claim.limiter, TokenBucket):
+                return await within(patience, deciding)
+            async with asyncio.timeout(patience):
+                return await deciding
         except TimeoutError as error:
             unavailable = LimiterUnavailableError(claim.limiter.name, type(error).__name__)
             return unanswered(self._limit, claim, booking, unavailable)
@@ -163,9 +172,9 @@ class Delivery:
         while isinstance(decision, Defer) and decision.answer and time.monotonic() + decision.wait <= give_up:
             try:
                 await asyncio.sleep(max(0.0, decision.wait - early))
-            except BaseException:
+            except asyncio.CancelledError:
                 limiter: Any = claim.limiter
-                await asyncio.shield(in_background(limiter.give_back(decision.answer)))
+                in_background(limiter.give_back(decision.answer))
                 raise
             booking = booking._replace(limiter=claim.limiter.name, turn=decision.booking.turn)
             decision = await adecide(self._limit, claim, booking, accept=min(patience, AHEAD))

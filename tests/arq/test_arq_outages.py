@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -14,9 +15,10 @@ from arq.connections import ArqRedis, RedisSettings, create_pool
 from arq.worker import Worker, create_worker, func
 from redis.exceptions import ConnectionError as RedisConnectionError
 from support.arq_workers import PATIENCE, Broker, WorkerProcess
+from support.semaphores import until
 from support.servers import Server, valkey_binary
 
-from steindamm import AsyncTokenBucket
+from steindamm import AsyncSemaphore, AsyncTokenBucket
 from steindamm.integrations.arq import rate_limited, rate_limited_worker
 
 COUNT = 20
@@ -72,18 +74,43 @@ async def test_limiters_whose_server_hangs_hold_up_nobody_else(
     assert worker.is_alive
 
 
+@pytest.mark.parametrize(("function", "entry"), [("call_api", "call"), ("hold_slot", "in")])
 async def test_a_job_is_put_back_before_its_timeout_ends_it_while_the_limiters_server_hangs(
-    broker: Any, send: Any, start_workers: Any, limits_server: Server
+    broker: Any, send: Any, start_workers: Any, limits_server: Server, function: str, entry: str
 ) -> None:
     """Else it would fail, for good, without having begun."""
     start_workers(limits=limits_server.url, job_timeout=1)
     limits_server.signal(signal.SIGSTOP)
     for number in range(4):
-        await send("call_api", number)
+        await send(function, number)
     await asyncio.to_thread(broker.wait_for, "delivered", 12)
     limits_server.signal(signal.SIGCONT)
-    calls = await asyncio.to_thread(broker.wait_for, "call", 4)
-    assert {call.more[0] for call in calls} == {"1"}
+    begun = await asyncio.to_thread(broker.wait_for, entry, 4)
+    assert {job.more[0] for job in begun} == {"1"}
+
+
+BUCKET = functools.partial(AsyncTokenBucket, name="hanging")
+SEMAPHORE = functools.partial(AsyncSemaphore, name="hanging")
+
+
+@pytest.mark.parametrize("limiter", [BUCKET, SEMAPHORE], ids=["bucket", "semaphore"])
+async def test_it_goes_back_as_its_limiter_is_unavailable_before_its_timeout_comes(
+    broker: Broker, send: Any, limits_server: Server, caplog: pytest.LogCaptureFixture, limiter: Callable[..., Any]
+) -> None:
+    @rate_limited(limiter=limiter(connection=limits_server.url))
+    async def work(ctx: dict[str, Any]) -> int:
+        return int(ctx["job_try"])
+
+    settings = rate_limited_worker()({"functions": [func(work, name="work", timeout=2)], "poll_delay": 0.02})
+    job = await send("work")
+    worker = create_worker(settings, redis_settings=RedisSettings.from_dsn(broker.url), handle_signals=False)
+    with limits_server.standing_still():
+        working = asyncio.create_task(worker.async_run())
+        await until(lambda: "is unavailable (TimeoutError)" in caplog.text)
+    assert await job.result(timeout=10) == 1
+    working.cancel()
+    await asyncio.wait({working})
+    await worker.close()
 
 
 @pytest.fixture
