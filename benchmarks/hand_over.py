@@ -12,6 +12,8 @@ from tests.support.servers import Server
 
 PROCESSES, WORKERS, CAPACITY, HOLD = 4, 5, 5, 0.01
 CONTENDERS = [
+    Contender("bare BLPOP and RPUSH, threads", "peers.bare:popped_slots"),
+    Contender("bare BLPOP and RPUSH, tasks", "peers.bare:async_popped_slots"),
     Contender("steindamm, threads", "peers.steindamm:redis_semaphore"),
     Contender("steindamm, tasks", "peers.steindamm:async_redis_semaphore"),
     Contender("steindamm 0.11.1, threads", "peers.steindamm:redis_semaphore", is_published=True),
@@ -20,6 +22,7 @@ CONTENDERS = [
     Contender("async-redis-rate-limiters, tasks", "peers.async_redis_rate_limiters:async_semaphore"),
 ]
 ONE_SLOT = [
+    Contender("bare BLPOP and RPUSH, threads, one slot", "peers.bare:popped_slots", {"capacity": 1}),
     Contender("steindamm, threads, one slot", "peers.steindamm:redis_semaphore", {"capacity": 1}),
     Contender("redis-py Lock, polled every 5 ms", "peers.redis_lock:lock"),
 ]

@@ -1,9 +1,11 @@
-"""What no limiter can beat: a lock, and a script that does nothing."""
+"""What no limiter can beat: a lock, a script that does nothing, and slots that Redis hands over by itself."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import redis
 
@@ -36,3 +38,36 @@ def evalsha(url: str) -> Use:
 def async_evalsha(url: str) -> Use:
     sha = redis.Redis.from_url(url).script_load(NOTHING)
     return Use("await client.evalsha(sha, 1, 'bare'); {body}", client=redis.asyncio.Redis.from_url(url), sha=sha)
+
+
+def popped_slots(url: str, capacity: int = 5) -> Use:
+    """A list of slots; who finds it empty is woken by the server itself. Nobody may die: there are no leases."""
+    client, slots = redis.Redis.from_url(url), slots_at(url, capacity)
+
+    @contextmanager
+    def popped() -> Iterator[None]:
+        client.blpop(slots)
+        yield
+        client.rpush(slots, 1)
+
+    return Use("with popped(): {body}", popped=popped)
+
+
+def async_popped_slots(url: str, capacity: int = 5) -> Use:
+    client, slots = redis.asyncio.Redis.from_url(url), slots_at(url, capacity)
+
+    @asynccontextmanager
+    async def popped() -> AsyncIterator[None]:
+        await client.blpop(slots)
+        yield
+        await client.rpush(slots, 1)
+
+    return Use("async with popped(): {body}", popped=popped)
+
+
+def slots_at(url: str, capacity: int) -> str:
+    """The name of a list of so many slots, which the first who asks makes."""
+    client, name = redis.Redis.from_url(url), f"popped:{capacity}"
+    if client.set(f"{name}:made", 1, nx=True):
+        client.rpush(name, *range(capacity))
+    return name
