@@ -246,7 +246,10 @@ def waker(handed: asyncio.Event) -> Callable[[], None]:
     loop = asyncio.get_running_loop()
 
     def wake() -> None:
-        loop.call_soon_threadsafe(handed.set)
+        if asyncio._get_running_loop() is loop:
+            handed.set()
+        else:
+            loop.call_soon_threadsafe(handed.set)
 
     return wake
 
