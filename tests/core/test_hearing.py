@@ -15,6 +15,7 @@ from support.servers import Server
 from steindamm import AsyncSemaphore, SyncSemaphore
 from steindamm.backends.redis import hearing
 from steindamm.backends.redis.hearing import IDLE, QUIET, Hearers
+from steindamm.backends.redis.subscriptions import read
 from steindamm.tickets import Ticket
 
 
@@ -49,15 +50,15 @@ class Ears(Hearers):
         return ticket
 
     def hear(self, data: Any, kind: str = "message") -> None:
-        self._hear({"type": kind, "data": data})
+        self._hear(read([kind, "steindamm:process", data]))
 
 
 @pytest.mark.parametrize("job", [None, "job 7 of 9"])
-@pytest.mark.parametrize("read", [str.encode, str], ids=["bytes", "text"])
-def test_a_message_hands_a_slot_to_the_ticket_that_it_names(job: str | None, read: Any) -> None:
+@pytest.mark.parametrize("as_sent", [str.encode, str], ids=["bytes", "text"])
+def test_a_message_hands_a_slot_to_the_ticket_that_it_names(job: str | None, as_sent: Any) -> None:
     ears = Ears()
     ticket, other = ears.waiting(job), ears.waiting(job)
-    ears.hear(read(f"{ticket.id} 41"))
+    ears.hear(as_sent(f"{ticket.id} 41"))
     assert (ticket.fence, ticket.woken, other.fence) == (41, True, 0)
     assert ears.tickets == {other.id: other}
     assert ears.hurried == 0

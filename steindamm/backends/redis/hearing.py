@@ -12,7 +12,7 @@ from threading import Lock, Thread
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
-from steindamm.backends.redis.subscriptions import async_subscription, close, sync_subscription
+from steindamm.backends.redis.subscriptions import AsyncSubscription, Message, SyncSubscription
 from steindamm.forks import begin_anew_in_child
 from steindamm.loops import must_end
 from steindamm.tickets import PROCESS, Ticket
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from steindamm.backends.redis.links import AsyncLink, SyncLink
 
 logger = logging.getLogger("steindamm")
+CHANNEL = "steindamm:{}"
 PAUSE = 0.2
 """Seconds before a subscription that was cut is made again."""
 LISTEN = 5.0
@@ -46,17 +47,16 @@ class Hearers:
             self._needed_at = monotonic()
         return monotonic() > self._needed_at + IDLE
 
-    def _hear(self, message: dict[str, Any]) -> None:
+    def _hear(self, message: Message) -> None:
         """Hand the slot that a message speaks of to its ticket.
 
         One that doubts it asks the server first; a message without a slot tells that there is news.
         """
         self._heard_at = monotonic()
         self._complained = False
-        if message["type"] != "message":
+        if message.kind != "message":
             return
-        data = message["data"]
-        who, _, fence = (data.decode() if isinstance(data, bytes) else str(data)).rpartition(" ")
+        who, _, fence = message.text.rpartition(" ")
         ticket = self.tickets.get(who)
         if ticket is None or not fence.isdigit():
             return
@@ -118,14 +118,13 @@ class SyncHearing(Hearers):
 
     def _listen(self) -> None:
         self._heard_at = monotonic()
-        subscription = sync_subscription(self._link.client)
+        subscription = SyncSubscription(self._link.client, CHANNEL.format(PROCESS.name), LISTEN)
         try:
-            subscription.subscribe(f"steindamm:{PROCESS.name}")
             while not self._is_idle():
-                message = subscription.get_message(timeout=LISTEN)
+                message = subscription.next()
                 if message is not None:
                     self._hear(message)
-                    if message["type"] == "subscribe":
+                    if message.kind == "subscribe":
                         self._link.watch.hurry()
                 elif self._is_quiet():
                     subscription.ping()
@@ -160,16 +159,15 @@ class AsyncHearing(Hearers):
 
     async def _listen(self) -> None:
         self._heard_at = monotonic()
-        subscription = await async_subscription(self._link.client)
+        subscription = await AsyncSubscription.to(self._link.client, CHANNEL.format(PROCESS.name), LISTEN)
         try:
-            await subscription.subscribe(f"steindamm:{PROCESS.name}")
             while self._is_needed():
-                message = await subscription.get_message(timeout=LISTEN)
+                message = await subscription.next()
                 if message is not None:
                     self._hear(message)
-                    if message["type"] == "subscribe":
+                    if message.kind == "subscribe":
                         self._link.watch.hurry()
                 elif self._is_quiet():
                     await subscription.ping()
         finally:
-            await close(subscription)
+            await subscription.close()
