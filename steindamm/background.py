@@ -48,7 +48,9 @@ def in_background(undoing: Coroutine[Any, Any, Any]) -> asyncio.Task[None]:
         with suppress(SteindammError):
             await undoing
 
-    return _started(run())
+    task = _started(run())
+    task.add_done_callback(lambda _: undoing.close())  # it may have been cancelled before it began
+    return task
 
 
 def outliving(coroutine: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:

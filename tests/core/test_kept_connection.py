@@ -144,6 +144,26 @@ async def test_a_call_that_was_cancelled_costs_no_connection_and_gives_back_what
     await close(client)
 
 
+@pytest.mark.parametrize("times", [1, 2, 3])
+async def test_one_is_kept_again_though_somebody_cancelled_all_tasks(server: Server, times: int) -> None:
+    face = Face(*FACES[1], server)
+    client = face.client()
+    bucket = face.bucket(client)
+    for _ in range(2):
+        asking = asyncio.ensure_future(bucket.acquire())
+        for _ in range(times):
+            await asyncio.sleep(0)
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+        await asyncio.wait({asking})
+        assert asking.cancelled()
+        await bucket.acquire()
+    for _ in range(2):
+        await bucket.acquire()
+    assert len(face.connections()) == 1
+    await close(client)
+
+
 async def test_a_call_that_is_closed_gives_its_connection_up(server: Server) -> None:
     face = Face(*FACES[1], server)
     client = face.client()

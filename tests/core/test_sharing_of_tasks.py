@@ -201,6 +201,17 @@ async def test_a_lone_task_that_was_cancelled_before_it_sent_anything_leaves_not
     assert calls.undone == []
 
 
+async def test_others_ask_though_somebody_cancelled_all_tasks_twice() -> None:
+    calls = TaskCalls()
+    calls.ask(["alone"])
+    for _ in range(2):
+        await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+    calls.go_on.release()
+    assert await calls.shared.ask("after") == "after!"
+
+
 async def test_those_who_gathered_behind_a_lone_task_ask_though_its_call_failed() -> None:
     calls = TaskCalls()
     calls.error = LimiterUnavailableError("api", "gone")

@@ -154,13 +154,16 @@ class AsyncKeptConnection(_Kept):
         way: Any = self.client.execute_command
         if not self._is_free(way):
             return await told_at_last(way(*command))
-        connection = self._kept.pop()
+        connection = self._kept[-1]
         if connection is None or not connection.is_connected:
-            return await told_at_last(self._connect_and_ask(connection, command))
-        return await self._ask(connection, command)
+            return await told_at_last(self._connect_and_ask(command))
+        return await self._ask(self._kept.pop(), command)
 
-    async def _connect_and_ask(self, connection: Any, command: Sequence[Any]) -> Any:
+    async def _connect_and_ask(self, command: Sequence[Any]) -> Any:
         """Within a task of its own, as redis-py may hear of a cancellation while it connects, and go on."""
+        if not self._kept:
+            return await self.client.execute_command(*command)
+        connection = self._kept.pop()
         try:
             connection = connection or await self._taken()
         except of_redis().ConnectionError:
@@ -189,7 +192,9 @@ class AsyncKeptConnection(_Kept):
             raise of_redis().TimeoutError("the answer is late") from error
         except asyncio.CancelledError as cut:
             if is_sent:
-                leave_rest(cut, outliving(self._read_rest(connection)))
+                rest = outliving(self._rest_at(connection))
+                rest.add_done_callback(partial(self._keep_after, connection))
+                leave_rest(cut, rest)
             else:
                 await self._drop(connection)
             raise
@@ -202,15 +207,15 @@ class AsyncKeptConnection(_Kept):
         await self._keep(connection)
         return reply
 
-    async def _read_rest(self, connection: Any) -> Any:
-        try:
-            with self._deadline:
-                reply = await connection.read_response(disconnect_on_error=False)
-        except BaseException:
-            await self._drop(connection)
-            raise
-        await self._keep(connection)
-        return reply
+    async def _rest_at(self, connection: Any) -> Any:
+        with self._deadline:
+            return await connection.read_response(disconnect_on_error=False)
+
+    def _keep_after(self, connection: Any, rest: asyncio.Task[Any]) -> None:
+        if rest.cancelled() or rest.exception() or is_to_be_renewed(connection):
+            self._abandon(connection)
+        else:
+            self._kept.append(connection)
 
     async def _taken(self) -> Any:
         connection = await self._take()
@@ -228,13 +233,15 @@ class AsyncKeptConnection(_Kept):
     async def _drop(self, connection: Any) -> None:
         self._kept.append(None)
         if connection:
-            connection.socket_timeout = self._timeout
-            await connection.disconnect(nowait=True)
-            await self._pool.release(connection)
+            await self._release(connection)
 
     def _abandon(self, connection: Any) -> None:
         """Drop it where nobody can await that, and maybe no loop runs."""
+        self._kept.append(None)
         if asyncio._get_running_loop() is self._loop:
-            outliving(self._drop(connection))
-        else:
-            self._kept.append(None)
+            outliving(self._release(connection))
+
+    async def _release(self, connection: Any) -> None:
+        connection.socket_timeout = self._timeout
+        await connection.disconnect(nowait=True)
+        await self._pool.release(connection)

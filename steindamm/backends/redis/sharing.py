@@ -274,7 +274,8 @@ class AsyncSharing(Generic[Request, Answer]):
             if rest is None:
                 self._alone_no_more()
             else:
-                in_background(self._take_rest_back(request, rest))
+                rest.add_done_callback(self._alone_no_more)
+                in_background(self._take_back(request, rest))
             raise
         except BaseException:
             self._alone_no_more()
@@ -283,16 +284,15 @@ class AsyncSharing(Generic[Request, Answer]):
         (answer,) = self._read(reply)
         return answer
 
-    async def _take_rest_back(self, request: Request, rest: Awaitable[Any]) -> None:
+    async def _take_back(self, request: Request, rest: Awaitable[Any]) -> None:
+        """What comes of a failure, nobody is left to be told."""
         try:
             (answer,) = self._read(await rest)
         except Exception:  # noqa: BLE001
             return
-        finally:
-            self._alone_no_more()
         await self._undo(request, answer)
 
-    def _alone_no_more(self) -> None:
+    def _alone_no_more(self, *_: object) -> None:
         self._is_alone = False
         if self._gathered:
             self._are_several = True
