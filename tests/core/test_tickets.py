@@ -11,6 +11,7 @@ from support.children import ends_well_in_a_child
 
 from steindamm import SlotPermit
 from steindamm.backends.redis.hearing import Hearers
+from steindamm.backends.redis.subscriptions import Message
 from steindamm.tickets import Ticket
 
 
@@ -173,7 +174,7 @@ def test_one_whose_place_had_lapsed_asks_before_it_believes_a_hand_over(lapsed: 
     hearers = Hearers()
     hearers._link = link
     hearers.tickets[ticket.id] = ticket
-    hearers._hear({"type": "message", "data": f"{ticket.id} 7".encode()})
+    hearers._hear(Message("message", f"{ticket.id} 7"))
     assert bool(ticket.fence) is not lapsed
     assert link.times == int(lapsed)
     if lapsed:
