@@ -78,7 +78,7 @@ def _async_alone(url: str, awaited_as: Callable[[Coroutine[Any, Any, Any]], Awai
     backend = limiter._backend
 
     async def ask(request: Any) -> Any:
-        return (await awaited_as(backend._call([request])))[0]
+        return backend._read(await awaited_as(backend._call([request])))[0]
 
     backend.ask = ask
     return Use(ASYNC_RATE, limiter=limiter)
