@@ -60,28 +60,28 @@ async def test_it_goes_on_where_what_started_it_is_cancelled(start: Start) -> No
     assert work.ended == "done"
 
 
-@WAYS
-def test_what_starts_while_the_loop_ends_is_done(start: Start) -> None:
-    work, tasks = Work(), list[asyncio.Task[None]]()
+def complaints_where_it_starts_as_the_loop_ends(start: Start, work: Coroutine[Any, Any, None]) -> list[str]:
+    tasks: list[asyncio.Task[None]] = []
 
     async def main() -> None:
-        tasks.append(asyncio.ensure_future(cancelled_at_work(start, work.takes(0.02))))
+        tasks.append(asyncio.ensure_future(cancelled_at_work(start, work)))
         await asyncio.sleep(0)
 
-    assert complaints_of(main) == []
+    return complaints_of(main)
+
+
+@WAYS
+def test_what_starts_while_the_loop_ends_is_done(start: Start) -> None:
+    work = Work()
+    assert complaints_where_it_starts_as_the_loop_ends(start, work.takes(0.02)) == []
     assert work.ended == "done"
 
 
 @WAYS
 def test_what_has_no_end_is_cancelled_then(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "LAST_PATIENCE", 0.05)
-    work, tasks = Work(), list[asyncio.Task[None]]()
-
-    async def main() -> None:
-        tasks.append(asyncio.ensure_future(cancelled_at_work(start, work.takes(60))))
-        await asyncio.sleep(0)
-
-    assert complaints_of(main) == []
+    work = Work()
+    assert complaints_where_it_starts_as_the_loop_ends(start, work.takes(60)) == []
     assert work.ended == "cancelled"
 
 

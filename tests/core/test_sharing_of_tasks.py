@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from steindamm import LimiterUnavailableError
-from steindamm.backends.redis.rest import told_at_last
+from steindamm.backends.redis.cut_short import told_at_last
 from steindamm.backends.redis.sharing import AsyncSharing
 
 

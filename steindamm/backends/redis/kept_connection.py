@@ -16,9 +16,9 @@ from functools import cache, partial
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
+from steindamm.backends.redis.cut_short import leave_rest, told_at_last
 from steindamm.backends.redis.deadline import Deadline
 from steindamm.backends.redis.raised import of_redis
-from steindamm.backends.redis.rest import leave_rest, told_at_last
 from steindamm.background import outliving
 
 if TYPE_CHECKING:

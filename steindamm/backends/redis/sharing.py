@@ -18,7 +18,7 @@ from threading import Lock, RLock
 from typing import Any, ClassVar, Generic, TypeVar
 from weakref import WeakSet
 
-from steindamm.backends.redis.rest import rest_of
+from steindamm.backends.redis.cut_short import rest_of
 from steindamm.background import in_background
 from steindamm.errors import SteindammError
 

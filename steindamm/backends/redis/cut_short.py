@@ -1,4 +1,4 @@
-"""What a question is still told whose asker was cancelled: the server decides on it all the same."""
+"""What a question that was cut short is still told: the server decides on it, though its asker was cancelled."""
 
 from __future__ import annotations
 
