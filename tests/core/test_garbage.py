@@ -56,6 +56,7 @@ async def test_a_block_on_redis_gives_its_slot_back(valkey: Server, *, is_joined
     with limiter._backend._sharing._calling:
         held.close()
     await until(lambda: semaphore.state().holders == ())
+    connection.close()
 
 
 async def test_a_block_of_a_task_gives_its_slot_back() -> None:

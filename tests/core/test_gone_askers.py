@@ -104,6 +104,16 @@ async def test_a_task_gives_back_what_it_was_given_of_several_limits(async_clien
 # Threads
 
 
+CLIENTS: list[GatedClient] = []
+
+
+@pytest.fixture(autouse=True)
+def _clients_are_closed() -> Iterator[None]:
+    yield
+    while CLIENTS:
+        CLIENTS.pop().close()
+
+
 class Interruption(BaseException):
     """What a signal's handler, or a time limit, raises in a thread."""
 
@@ -205,6 +215,7 @@ class TestAThread:
 def bucket_of_threads(server: Server, **settings: Any) -> tuple[GatedClient, SyncTokenBucket]:
     """A bucket of which a token has been taken; the next comes in an hour."""
     client = GatedClient.from_url(server.url)
+    CLIENTS.append(client)
     settings = {"refill_frequency": HOUR, "max_sleep": 0, **settings}
     bucket = SyncTokenBucket(f"gone-{next(NUMBERS)}", connection=client, **settings)
     bucket.acquire()

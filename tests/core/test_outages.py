@@ -101,6 +101,9 @@ def test_a_thread_interrupted_in_the_middle_of_its_question_leaves_its_answer_to
     for _ in range(5):
         assert not spent.try_acquire()
         assert free.try_acquire()
+    free.backend.link.client.close()
+    if isinstance(connection, redis.Redis):
+        connection.close()
 
 
 async def test_all_who_asked_together_are_told(mortal_buckets: Kind, server: Server) -> None:

@@ -284,8 +284,8 @@ def test_a_client_that_decodes_does_as_well(valkey: Server, name: str) -> None:
     bucket = slow_bucket(name, valkey.url)
     defer(bucket, name)
     wait_for(valkey.url, name)
-    client = redis.Redis.from_url(valkey.url, decode_responses=True)
-    assert at(where_is(name, connection=client)) == (name, 10, 1)
+    with redis.Redis.from_url(valkey.url, decode_responses=True) as client:
+        assert at(where_is(name, connection=client)) == (name, 10, 1)
 
 
 def test_ids_are_strings(valkey: Server) -> None:
