@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from steindamm.async_semaphore import waker
 from steindamm.background import in_background, within
 from steindamm.errors import LimiterUnavailableError, MaxSleepExceededError
 from steindamm.integrations.arq.deferral import Deferral
@@ -279,13 +280,3 @@ class Delivery:
 def lead(decision: Defer) -> float:
     """Seconds by which it is worth coming early: before the turn of a bucket."""
     return LEAD if decision.answer is not None and decision.answer.ticket is None else 0.0
-
-
-def waker(handed: asyncio.Event) -> Callable[[], None]:
-    """Sets the event from whatever thread it is called in."""
-    loop = asyncio.get_running_loop()
-
-    def wake() -> None:
-        loop.call_soon_threadsafe(handed.set)
-
-    return wake

@@ -87,10 +87,9 @@ class AsyncSubscription:
         from redis.asyncio import ConnectionPool  # noqa: PLC0415
         from redis.asyncio.cluster import RedisCluster  # noqa: PLC0415
 
-        source: Any = client
         if isinstance(client, RedisCluster):
             await client.initialize()
-            source = client.get_random_node()
+            source: Any = client.get_random_node()
         else:
             source = client.connection_pool
         own = ConnectionPool(source.connection_class, **_of_its_own(source.connection_kwargs, patience))
