@@ -275,9 +275,9 @@ def test_a_job_that_moves_on_while_it_is_looked_for_is_found_where_it_is_then(va
         defer(all_of(first, second), name, booking._replace(turn=None))
         eventually(lambda: where_is(name, connection=valkey.url), lambda here: here and here.limiter == second.name)
 
-    client = Meanwhile.from_url(valkey.url)
-    client.happens = move_on
-    assert where_is(name, connection=client).limiter == second.name
+    with Meanwhile.from_url(valkey.url) as client:
+        client.happens = move_on
+        assert where_is(name, connection=client).limiter == second.name
 
 
 def test_a_client_that_decodes_does_as_well(valkey: Server, name: str) -> None:
