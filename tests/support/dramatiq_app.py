@@ -126,7 +126,7 @@ def fail_once(job: int) -> None:
         raise ValueError("its own reason")
 
 
-@dramatiq.actor(limiter=bucket("failing", "50/s"), max_sleep=0, max_retries=0)
+@dramatiq.actor(limiter=bucket("failing", "10/s"), max_sleep=0, max_retries=0)
 def fail(job: int) -> None:
     raise ValueError("its own reason")
 
