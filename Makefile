@@ -1,11 +1,12 @@
 PYTHON ?= python3
 NOX = .venv/bin/nox
-DEMO = .venv/demo/bin/steindamm
+DEMO_OF = demo$(addprefix -,$(filter dramatiq arq,$(ARGS)))
+DEMO = .venv/$(DEMO_OF)/bin/steindamm
 export UV_SYSTEM_CERTS ?= true
 
 .PHONY: demo test coverage check chaos memory bench clean
 
-demo: $(DEMO)  ## a real worker held to the limit of a real API
+demo: $(DEMO)  ## a real worker held to the limit of a real API; ARGS=dramatiq or ARGS=arq for theirs
 	$(DEMO) demo $(ARGS)
 
 test: $(NOX)  ## all tests, on servers and workers that the tests start
@@ -33,8 +34,8 @@ $(NOX):
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check "nox[uv]==2026.10.20"
 
 $(DEMO): $(NOX) pyproject.toml
-	.venv/bin/uv venv --quiet --clear --python $(PYTHON) .venv/demo
-	.venv/bin/uv pip install --quiet --python .venv/demo --editable ".[demo]"
+	.venv/bin/uv venv --quiet --clear --python $(PYTHON) .venv/$(DEMO_OF)
+	.venv/bin/uv pip install --quiet --python .venv/$(DEMO_OF) --editable ".[$(DEMO_OF)]"
 	touch $(DEMO)
 
 clean:  ## what these commands set up

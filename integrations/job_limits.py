@@ -147,10 +147,9 @@ class JobLimit:
     def _checked(self, limiter: Any, wanted: str) -> Limiter:
         if isinstance(limiter, self.kinds):
             return cast("Limiter", limiter)
-        if isinstance(limiter, SYNC + ASYNC):
-            given = type(limiter).__name__
-            twin = given.replace("Async", "Sync", 1) if given.startswith("Async") else given.replace("Sync", "Async", 1)
-            raise TypeError(f"limiter must be a {twin} here, not its twin {given}")
+        for wanted_kind, twin in (*zip(SYNC, ASYNC, strict=True), *zip(ASYNC, SYNC, strict=True)):
+            if isinstance(limiter, twin):
+                raise TypeError(f"limiter must be {a(wanted_kind)} here, not its twin {twin.__name__}")
         raise wrong_kind("limiter", wanted, limiter)
 
 
@@ -158,6 +157,11 @@ def limits_of(limiter: Any) -> tuple[Any, ...]:
     """A limiter, or the several that it is made of."""
     parts: tuple[Any, ...] = getattr(limiter, "limiters", (limiter,))
     return parts
+
+
+def a(kind: type) -> str:
+    """A class's name with its article."""
+    return f"{'an' if kind in ASYNC else 'a'} {kind.__name__}"
 
 
 def is_function(value: Any) -> bool:

@@ -7,15 +7,17 @@
 
 local now, grace = now_us(), tonumber(ARGV[2])
 local clock = jobs_clock(now)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', clock.time - grace))
+local last = tonumber(redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')[2] or 0)
 for i = 3, #ARGV, 2 do
   local job, number = ARGV[i], tonumber(ARGV[i + 1])
   if not number then
     redis.call('ZREM', KEYS[1], job)
   else
-    redis.call('ZADD', KEYS[1], string.format('%.0f', ARGV[1] == 'bucket' and number or now + number), job)
+    local turn = ARGV[1] == 'bucket' and number or now + number
+    redis.call('ZADD', KEYS[1], string.format('%.0f', turn), job)
+    last = math.max(last, turn)
   end
 end
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', clock.time - grace))
-local last = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')[2]
-if last then redis.call('PEXPIRE', KEYS[1], math.ceil((clock.real(last - clock.time) + grace) / 1000)) end
+redis.call('PEXPIRE', KEYS[1], math.max(1, math.ceil((clock.real(last - clock.time) + grace) / 1000)))
 return { 1 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -207,7 +206,3 @@ class SemaphoreSettings:
     def key(self) -> str:
         """What its keys have in common."""
         return key_of(self.name, self.group)
-
-
-Settings = BucketSettings | SemaphoreSettings
-CostFunction = Callable[..., float]

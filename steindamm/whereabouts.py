@@ -33,7 +33,7 @@ class Whereabouts:
 def where_is(job_id: str, *, connection: Any) -> Whereabouts | None:
     """Where a job is that waits for its turn in Celery, Dramatiq or arq; None for one that does not, or is unknown.
 
-    Workers note a job in the limiter's Redis when they defer it. The note is a tenth of a second old at most, and ends
+    Workers note a job in the limiter's Redis half a second after they defer it, together with others. The note ends
     with the job's turn, or a minute later.
 
     Example:

@@ -48,9 +48,9 @@ class TestTheDecorator:
     @pytest.mark.parametrize(
         ("limiter", "twin"),
         [
-            (SyncTokenBucket("x", connection=URL), "AsyncRedisTokenBucket here, not its twin SyncRedisTokenBucket"),
-            (SyncSemaphore("x", connection=URL), "AsyncRedisSemaphore here, not its twin SyncRedisSemaphore"),
-            (SyncTokenBucket("x"), "AsyncLocalTokenBucket here, not its twin SyncLocalTokenBucket"),
+            (SyncTokenBucket("x", connection=URL), "an AsyncTokenBucket here, not its twin SyncTokenBucket"),
+            (SyncSemaphore("x", connection=URL), "an AsyncSemaphore here, not its twin SyncSemaphore"),
+            (SyncTokenBucket("x"), "an AsyncTokenBucket here, not its twin SyncTokenBucket"),
         ],
     )
     def test_a_sync_limiter_is_refused_with_the_name_of_its_twin(self, limiter: Any, twin: str) -> None:

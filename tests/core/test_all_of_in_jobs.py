@@ -81,7 +81,7 @@ class TestDeclaring:
             ([SyncTokenBucket("twice"), SyncTokenBucket("twice")], "'twice' is named twice"),
             ([(SyncSemaphore("slots"), 2)], "'slots' takes no cost"),
             ([(SyncTokenBucket("api"), 9)], "cost must not exceed capacity"),
-            ([AsyncTokenBucket("async"), SyncTokenBucket("sync")], "not its twin AsyncLocalTokenBucket"),
+            ([AsyncTokenBucket("async"), SyncTokenBucket("sync")], "not its twin AsyncTokenBucket"),
         ],
     )
     def test_what_can_not_be_meant_is_an_error_at_once_or_the_job_s(self, limiter: Any, error: str) -> None:
@@ -108,7 +108,7 @@ class TestDeclaring:
     def test_async_queues_take_async_ones(self) -> None:
         limit = JobLimit([AsyncTokenBucket("a"), AsyncTokenBucket("b")], kinds=ASYNC)
         assert limit.claim((), {}).limiter.name == "a + b"
-        with pytest.raises(TypeError, match="limiter must be a AsyncAllOf here, not its twin SyncAllOf"):
+        with pytest.raises(TypeError, match="limiter must be an AsyncAllOf here, not its twin SyncAllOf"):
             JobLimit(all_of(bucket(), bucket()), kinds=ASYNC)
 
 

@@ -49,7 +49,6 @@ async def test_it_lives_until_it_is_full_again(redis_buckets: Kind) -> None:
     await call(bucket(100).acquire)
     ((key, admin),) = redis_buckets.keys(bucket.name).items()
     assert HOUR - 60 < admin.ttl(key) <= HOUR + 1
-    await call(bucket(50).reserve) if False else None
 
 
 async def test_it_lives_for_its_expiry_at_least(redis_buckets: Kind) -> None:

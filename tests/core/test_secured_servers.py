@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import redis
 from support.buckets import call
+from support.semaphores import until
 from support.servers import HOST, Cluster, Server, free_port, redis_binary, valkey_binary
 
 from steindamm import (
@@ -23,8 +24,14 @@ from steindamm import (
     SyncSemaphore,
     SyncTokenBucket,
     all_of,
+    where_is,
+    where_is_async,
 )
 from steindamm.backends.redis import hearing
+from steindamm.integrations.bookings import Booking
+from steindamm.integrations.decisions import Defer, adecide, decide
+from steindamm.integrations.job_limits import ASYNC, Claim, JobLimit
+from steindamm.integrations.waiting import note_wait
 
 GUIDE = Path(__file__).parents[2] / "docs" / "reliability.md"
 PASSWORD = "hush-hush"
@@ -47,6 +54,7 @@ async def use_everything(way: str, url: str, prefix: str) -> None:
     common: dict[str, Any] = {"group": prefix, "connection": url}
     await use_bucket(make_bucket(name=f"{prefix} bucket", capacity=2, refill_frequency=0.05, **common))
     await use_semaphore(make_semaphore(name=f"{prefix} slots", capacity=1, expiry=0.3, max_sleep=10, **common))
+    await use_notes(make_bucket(name=f"{prefix} a job's", capacity=1, refill_frequency=60, **common), url)
     both = all_of(make_bucket(name=f"{prefix} a", **common), make_semaphore(name=f"{prefix} b", **common))
     await call(both.release, await call(both.acquire))
 
@@ -64,6 +72,28 @@ async def use_bucket(bucket: Any) -> None:
     await call(bucket.clear_override)
     await call(bucket.reopen)
     await call(bucket.acquire)
+
+
+async def use_notes(bucket: Any, url: str) -> None:
+    """A job waits, and people ask where."""
+    await let_wait(bucket)
+    asked = where_is_async if isinstance(bucket, AsyncTokenBucket) else where_is
+    for _ in range(200):
+        if await call(asked, bucket.name, connection=url) is not None:
+            return
+        await asyncio.sleep(0.05)
+    pytest.fail("no note was written")
+
+
+async def let_wait(bucket: Any) -> None:
+    await call(bucket.acquire)
+    claim = Claim(bucket, job_id=bucket.name)
+    if isinstance(bucket, AsyncTokenBucket):
+        decision = await adecide(JobLimit(bucket, kinds=ASYNC), claim, Booking(), accept=0.0)
+    else:
+        decision = await call(decide, JobLimit(bucket), claim, Booking(), accept=0.0)
+    assert isinstance(decision, Defer)
+    note_wait(claim, decision.booking, decision)
 
 
 async def use_semaphore(semaphore: Any) -> None:
@@ -105,6 +135,15 @@ async def test_the_guide_lists_no_right_that_is_not_needed(guarded: Server) -> N
     listed = {word[1:] for word in rule_of_the_guide() if word.startswith("+")}
     of_clusters, where_a_clock_is_set_back, where_little_is_heard = {"cluster|slots", "command"}, {"zincrby"}, {"ping"}
     assert listed - used <= of_clusters | where_a_clock_is_set_back | where_little_is_heard
+
+
+@pytest.mark.parametrize("missing", ["zremrangebyscore", "zadd", "zrange"])
+async def test_a_note_that_a_user_may_not_write_leaves_nothing_for_ever(guarded: Server, missing: str) -> None:
+    bucket = SyncTokenBucket("bucket", capacity=1, connection=f"redis://limits:{PASSWORD}@{HOST}:{guarded.port}")
+    await let_wait(bucket)
+    guarded.admin.execute_command("ACL", "SETUSER", "limits", f"-{missing}")
+    await until(lambda: any(entry["object"] == missing for entry in guarded.admin.acl_log()))
+    assert [key for key in guarded.admin.scan_iter("*") if guarded.admin.ttl(key) == -1] == []
 
 
 async def test_such_a_user_reaches_nothing_but_limits(guarded: Server) -> None:

@@ -51,8 +51,8 @@ def test_a_limit_is_declared_with_the_actor(broker: StubBroker, options: dict[st
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"limiter": AsyncTokenBucket("a", connection=REDIS)}, "SyncRedisTokenBucket here, not its twin AsyncRedis"),
-        ({"limiter": AsyncSemaphore("a")}, "SyncLocalSemaphore here, not its twin AsyncLocalSemaphore"),
+        ({"limiter": AsyncTokenBucket("a", connection=REDIS)}, "a SyncTokenBucket here, not its twin AsyncTokenBucket"),
+        ({"limiter": AsyncSemaphore("a")}, "a SyncSemaphore here, not its twin AsyncSemaphore"),
         ({"limiter": SyncTokenBucket}, "limiter must be a limiter, or a function of the job's arguments"),
         ({"limiter": "100/m"}, "limiter must be a limiter, .* not str"),
         ({"limiter": 3}, "limiter must be a limiter, .* not int"),
