@@ -169,7 +169,11 @@ class AsyncSemaphore(AsyncChanging, Semaphore):
         await self._backend.change(self._overriding(by, capacity))
 
     async def clear_override(self) -> None:
-        """Give it the slots that the code says."""
+        """Give it the slots that the code says.
+
+        Raises:
+            LimiterUnavailableError: Redis did not answer.
+        """
         await self._backend.change(Change(Kind.OVERRIDE, (UNSET,)))
 
     async def state(self) -> SemaphoreState:

@@ -179,7 +179,11 @@ class AsyncTokenBucket(AsyncChanging, TokenBucket):
         await self._backend.change(change)
 
     async def clear_override(self) -> None:
-        """Put in force what the code says."""
+        """Put in force what the code says.
+
+        Raises:
+            LimiterUnavailableError: Redis did not answer.
+        """
         await self._backend.change(Change(Kind.OVERRIDE, NO_OVERRIDE))
 
     async def state(self) -> TokenBucketState:

@@ -75,17 +75,52 @@ class SyncChanging(Changing):
         self._backend.change(self._closing_for(seconds))
 
     def close_until(self, moment: datetime) -> None:
-        """The same until a moment in the future, on the clock of the server."""
+        """The same until a moment in the future, on the clock of the server.
+
+        Example:
+            >>> from datetime import UTC, datetime, timedelta
+            >>> from steindamm import SyncTokenBucket
+            >>> api = SyncTokenBucket(name="their api, closed until tomorrow", max_sleep=10)
+            >>> api.close_until(datetime.now(UTC) + timedelta(days=1))
+            >>> api.try_acquire() is None
+            True
+
+        Parameters:
+            moment: At most a year ahead; one without a time zone is in this machine's.
+
+        Raises:
+            TypeError: This is no datetime.
+            ValueError: It has passed, or is too far ahead.
+            LimiterUnavailableError: Redis did not answer.
+        """
         self._backend.change(self._closing_until(moment))
 
     def reopen(self) -> None:
-        """Let those start from now on who may; the turns move up."""
+        """Let those start from now on who may; the turns move up.
+
+        Raises:
+            LimiterUnavailableError: Redis did not answer.
+        """
         self._backend.change(Change(Kind.REOPEN))
 
     def back_off(self, retry_after: float) -> None:
         """What to do when the server that the limiter guards has said: not now, come back in so many seconds.
 
         It closes for so long, and a token bucket with `adapt` goes on slower.
+
+        Example:
+            >>> from steindamm import SyncTokenBucket
+            >>> api = SyncTokenBucket(name="their api, which said: not now", capacity=10, adapt=True)
+            >>> api.back_off(retry_after=30)
+            >>> api.state().closed_for > 29
+            True
+
+        Parameters:
+            retry_after: Seconds, at most a year.
+
+        Raises:
+            ValueError: This is no such time.
+            LimiterUnavailableError: Redis did not answer.
         """
         self._backend.change(self._backing_off(retry_after))
 
@@ -119,17 +154,58 @@ class AsyncChanging(Changing):
         await self._backend.change(self._closing_for(seconds))
 
     async def close_until(self, moment: datetime) -> None:
-        """The same until a moment in the future, on the clock of the server."""
+        """The same until a moment in the future, on the clock of the server.
+
+        Example:
+            >>> import asyncio
+            >>> from datetime import UTC, datetime, timedelta
+            >>> from steindamm import AsyncTokenBucket
+            >>> async def main():
+            ...     api = AsyncTokenBucket(name="their async api, closed until tomorrow", max_sleep=10)
+            ...     await api.close_until(datetime.now(UTC) + timedelta(days=1))
+            ...     print(await api.try_acquire())
+            >>> asyncio.run(main())
+            None
+
+        Parameters:
+            moment: At most a year ahead; one without a time zone is in this machine's.
+
+        Raises:
+            TypeError: This is no datetime.
+            ValueError: It has passed, or is too far ahead.
+            LimiterUnavailableError: Redis did not answer.
+        """
         await self._backend.change(self._closing_until(moment))
 
     async def reopen(self) -> None:
-        """Let those start from now on who may; the turns move up."""
+        """Let those start from now on who may; the turns move up.
+
+        Raises:
+            LimiterUnavailableError: Redis did not answer.
+        """
         await self._backend.change(Change(Kind.REOPEN))
 
     async def back_off(self, retry_after: float) -> None:
         """What to do when the server that the limiter guards has said: not now, come back in so many seconds.
 
         It closes for so long, and a token bucket with `adapt` goes on slower.
+
+        Example:
+            >>> import asyncio
+            >>> from steindamm import AsyncTokenBucket
+            >>> async def main():
+            ...     api = AsyncTokenBucket(name="their async api, which said: not now", capacity=10, adapt=True)
+            ...     await api.back_off(retry_after=30)
+            ...     print((await api.state()).closed_for > 29)
+            >>> asyncio.run(main())
+            True
+
+        Parameters:
+            retry_after: Seconds, at most a year.
+
+        Raises:
+            ValueError: This is no such time.
+            LimiterUnavailableError: Redis did not answer.
         """
         await self._backend.change(self._backing_off(retry_after))
 

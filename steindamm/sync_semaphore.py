@@ -174,7 +174,11 @@ class SyncSemaphore(SyncChanging, Semaphore):
         self._backend.change(self._overriding(by, capacity))
 
     def clear_override(self) -> None:
-        """Give it the slots that the code says."""
+        """Give it the slots that the code says.
+
+        Raises:
+            LimiterUnavailableError: Redis did not answer.
+        """
         self._backend.change(Change(Kind.OVERRIDE, (UNSET,)))
 
     def state(self) -> SemaphoreState:

@@ -184,7 +184,11 @@ class SyncTokenBucket(SyncChanging, TokenBucket):
         self._backend.change(change)
 
     def clear_override(self) -> None:
-        """Put in force what the code says."""
+        """Put in force what the code says.
+
+        Raises:
+            LimiterUnavailableError: Redis did not answer.
+        """
         self._backend.change(Change(Kind.OVERRIDE, NO_OVERRIDE))
 
     def state(self) -> TokenBucketState:

@@ -64,7 +64,22 @@ def where_is(job_id: str, *, connection: Any) -> Whereabouts | None:
 
 
 async def where_is_async(job_id: str, *, connection: Any) -> Whereabouts | None:
-    """The same with an async redis-py client, or a URL; the twin of `where_is`."""
+    """The twin of `where_is`, for tasks.
+
+    Example:
+        >>> import asyncio
+        >>> from steindamm import where_is_async
+        >>> asyncio.run(where_is_async("4711", connection="redis://localhost"))  # doctest: +SKIP
+        Whereabouts(job_id='4711', limiter='mail api', turn_in=12.3, place=21)
+
+    Parameters:
+        job_id: A task id of Celery, a message id of Dramatiq, a job id of arq.
+        connection: That of the job's limiter: an async redis-py client, or a URL.
+
+    Raises:
+        LimiterUnavailableError: Redis did not answer.
+        TypeError, ValueError: An argument is of the wrong kind, or no URL.
+    """
     from steindamm.backends.redis import finding_jobs  # noqa: PLC0415
 
     link = finding_jobs.async_link_of(connection)

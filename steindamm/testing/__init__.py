@@ -60,7 +60,22 @@ def as_job(limiter: Any) -> Iterator[Permit]:
 
 @asynccontextmanager
 async def as_async_job(limiter: Any) -> AsyncIterator[Permit]:
-    """The same with an async limiter."""
+    """The twin of `as_job`, with an async limiter.
+
+    Example:
+        >>> import asyncio
+        >>> from steindamm import AsyncTokenBucket, current_permit
+        >>> from steindamm.testing import as_async_job
+        >>> model = AsyncTokenBucket("their async model", capacity=1_000)
+        >>> async def main():
+        ...     async with as_async_job(model(100)):
+        ...         return current_permit().cost
+        >>> asyncio.run(main())
+        100.0
+
+    Parameters:
+        limiter: An async one.
+    """
     async with limiter as permit:
         with running(lambda: permit):
             yield permit
