@@ -39,6 +39,17 @@ class MaxSleepExceededError(SteindammError):
 class NoTokensAvailableError(SteindammError):
     """A quota that never refills is spent: no wait would help.
 
+    Example:
+        >>> from steindamm import NoTokensAvailableError, SyncTokenBucket
+        >>> trial = SyncTokenBucket("trial calls", capacity=1, refill_amount=0, refill_frequency=0)
+        >>> with trial:
+        ...     pass
+        >>> try:
+        ...     trial.acquire()
+        ... except NoTokensAvailableError as error:
+        ...     print(error)
+        limiter 'trial calls': its tokens are spent, and it never refills
+
     Parameters:
         name: The limiter that refused.
     """
@@ -53,6 +64,16 @@ class NoTokensAvailableError(SteindammError):
 
 class CostAboveCapacityError(NoTokensAvailableError):
     """The cost is above the capacity that an override has given the limiter: no wait would help.
+
+    Example:
+        >>> from steindamm import CostAboveCapacityError, SyncTokenBucket
+        >>> api = SyncTokenBucket("their api, made smaller", capacity=100)
+        >>> api.override(capacity=10)
+        >>> try:
+        ...     api(50).acquire()
+        ... except CostAboveCapacityError as error:
+        ...     print(error.cost)
+        50.0
 
     Parameters:
         name: The limiter that refused.
@@ -70,6 +91,16 @@ class CostAboveCapacityError(NoTokensAvailableError):
 
 class AlreadySettledError(SteindammError):
     """The cost of this permit has been settled before.
+
+    Example:
+        >>> from steindamm import AlreadySettledError, SyncTokenBucket
+        >>> with SyncTokenBucket("model, settled twice", capacity=100)(10) as permit:
+        ...     permit.settle(12)
+        ...     try:
+        ...         permit.settle(12)
+        ...     except AlreadySettledError as error:
+        ...         print(error.name)
+        model, settled twice
 
     Parameters:
         name: The limiter that gave it.
@@ -110,6 +141,11 @@ class LimiterUnavailableError(SteindammError):
     """The backend did not answer, so nobody knows whether the call may start.
 
     The error of the Redis client is its ``__cause__``. The message carries no address and no password.
+
+    Example:
+        >>> from steindamm import LimiterUnavailableError
+        >>> print(LimiterUnavailableError("api", "TimeoutError"))
+        limiter 'api': its backend is unavailable (TimeoutError)
 
     Parameters:
         name: The limiter that was asked.

@@ -14,6 +14,12 @@ from steindamm.settings import MOST_TOKENS
 class Permit:
     """Leave to start one piece of work.
 
+    Example:
+        >>> from steindamm import SyncTokenBucket
+        >>> with SyncTokenBucket("api, permitted", capacity=5)(2) as permit:
+        ...     permit.name, permit.cost, permit.waited
+        ('api, permitted', 2.0, 0.0)
+
     Attributes:
         name: The limiter that gave it.
         cost: Tokens taken.

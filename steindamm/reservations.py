@@ -35,7 +35,15 @@ class Reservation:
 
 
 class SyncReservation(Reservation):
-    """A reservation at a sync limiter."""
+    """A reservation at a sync limiter.
+
+    Example:
+        >>> from steindamm import SyncTokenBucket
+        >>> turn = SyncTokenBucket("api, reserved", capacity=1).reserve()
+        >>> turn.delay
+        0.0
+        >>> turn.cancel()
+    """
 
     __slots__ = ("_give_back",)
 
@@ -54,7 +62,18 @@ async def _nothing_to_await() -> None:
 
 
 class AsyncReservation(Reservation):
-    """A reservation at an async limiter."""
+    """A reservation at an async limiter.
+
+    Example:
+        >>> import asyncio
+        >>> from steindamm import AsyncTokenBucket
+        >>> async def main():
+        ...     turn = await AsyncTokenBucket("async api, reserved", capacity=1).reserve()
+        ...     await turn.cancel()
+        ...     return turn.delay
+        >>> asyncio.run(main())
+        0.0
+    """
 
     __slots__ = ("_give_back",)
 

@@ -34,6 +34,12 @@ NOTHING_ASKED = Decision(Verdict.GRANTED, 0, 0.0, (), ())
 class AllOfPermit(Permit):
     """Leave to start what several limits have let start.
 
+    Example:
+        >>> from steindamm import SyncSemaphore, SyncTokenBucket, all_of
+        >>> with all_of(SyncTokenBucket("their api and"), SyncSemaphore("our writers")) as permit:
+        ...     [each.name for each in permit.permits]
+        ['our writers', 'their api and']
+
     Attributes:
         name: The names of the limits.
         cost: Tokens and slots taken in all.
