@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import inspect
+from copy import copy
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -153,8 +154,25 @@ def twin_of(client: Any) -> Any:
     settings = {**pool.connection_kwargs, "max_connections": pool.max_connections}
     if hasattr(pool, "timeout"):
         settings["timeout"] = pool.timeout
-    own_pool = type(pool)(connection_class=pool.connection_class, **settings)
+    own_pool = _pool_like(pool, connection_class=pool.connection_class, **settings)
     return type(client).from_pool(own_pool)
+
+
+def _pool_like(pool: Any, **settings: Any) -> Any:
+    """A pool of the same kind; one of sentinels asks them over connections of its own, too."""
+    if not hasattr(pool, "sentinel_manager"):
+        return type(pool)(**settings)
+    manager = copy(pool.sentinel_manager)
+    manager.sentinels = [twin_of(sentinel) for sentinel in manager.sentinels]
+    settings |= {"is_master": pool.is_master, "check_connection": pool.check_connection}
+    settings.pop("connection_pool", None)
+    return type(pool)(pool.service_name, manager, **settings)
+
+
+def sentinels_of(client: Any) -> list[Any]:
+    """The clients by which a client asks sentinels for its server, if it does."""
+    manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+    return manager.sentinels if manager else []
 
 
 def _cluster_twin_of(client: Any) -> Any:

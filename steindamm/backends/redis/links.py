@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet, WeakValueDictionary
 
-from steindamm.backends.redis.connection import async_client, sync_client, twin_of
+from steindamm.backends.redis.connection import async_client, sentinels_of, sync_client, twin_of
 from steindamm.backends.redis.hearing import AsyncHearing, SyncHearing
 from steindamm.backends.redis.kept_connection import AsyncKeptConnection, SyncKeptConnection
 from steindamm.backends.redis.raised import (
@@ -171,7 +171,8 @@ async def _closing_with_loop(client: AsyncClient) -> AsyncGenerator[None, None]:
     try:
         yield
     finally:
-        await client.aclose()
+        for each in (client, *sentinels_of(client)):
+            await each.aclose()
 
 
 def sync_link(connection: SyncClient | str) -> SyncLink:
