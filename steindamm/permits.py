@@ -38,6 +38,10 @@ class Permit:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.name!r}>"
 
+    def void(self) -> bool:
+        """Nothing comes of it; whether that is so, and what it stands for may go back."""
+        return True
+
 
 class TokenPermit(Permit):
     """Leave to start for which a token bucket took tokens. Once it is known how many it should have been, settle it."""
@@ -49,6 +53,11 @@ class TokenPermit(Permit):
         self.cost = cost
         self.waited = waited
         self._limiter = limiter
+
+    def void(self) -> bool:
+        """It can't be settled any more; whether it was not yet."""
+        is_open, self._limiter = self._limiter is not None, None
+        return is_open
 
     def _settling(self, actual: float) -> Request:
         beyond = checked_number("actual", actual, most=MOST_TOKENS) - self.cost

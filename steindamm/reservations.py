@@ -31,7 +31,7 @@ class Reservation:
 
     def _is_first_cancel(self) -> bool:
         first, self._cancelled = not self._cancelled, True
-        return first
+        return first and self.permit.void()
 
 
 class SyncReservation(Reservation):
@@ -52,7 +52,10 @@ class SyncReservation(Reservation):
         self._give_back = give_back
 
     def cancel(self) -> None:
-        """Give the turn, or the slot, back; a turn only if nobody has one after it. A second call does nothing."""
+        """Give the turn, or the slot, back; a turn only if nobody has one after it.
+
+        A second call does nothing, nor one after the permit was settled; a permit can't be settled after it.
+        """
         if self._is_first_cancel():
             self._give_back()
 
@@ -84,6 +87,9 @@ class AsyncReservation(Reservation):
         self._give_back = give_back
 
     async def cancel(self) -> None:
-        """Give the turn, or the slot, back; a turn only if nobody has one after it. A second call does nothing."""
+        """Give the turn, or the slot, back; a turn only if nobody has one after it.
+
+        A second call does nothing, nor one after the permit was settled; a permit can't be settled after it.
+        """
         if self._is_first_cancel():
             await self._give_back()

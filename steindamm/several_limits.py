@@ -20,8 +20,8 @@ from steindamm.permits import Permit
 from steindamm.rules.all_of import REFUSALS, Decision, Request, Verdict
 from steindamm.rules.semaphore import Stay
 from steindamm.semaphore import Semaphore
+from steindamm.sleepers import SECOND
 from steindamm.tickets import Ticket
-from steindamm.turns import SECOND
 from steindamm.visits import Visit
 
 P = ParamSpec("P")
@@ -53,6 +53,12 @@ class AllOfPermit(Permit):
         super().__init__(name, sum(permit.cost for permit in permits), visit.waited)
         self.permits = tuple(permits)
         self.visit = visit
+
+    def void(self) -> bool:
+        """Nothing comes of any of them."""
+        for permit in self.permits:
+            permit.void()
+        return True
 
     @property
     def has_slots(self) -> bool:

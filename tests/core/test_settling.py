@@ -184,3 +184,20 @@ async def test_a_task_that_is_cancelled_while_it_settles_has_settled(async_bucke
             return
         await asyncio.sleep(0.01)
     raise AssertionError("it was not settled")
+
+
+async def test_a_turn_whose_cost_was_settled_does_not_go_back_as_well(buckets: Kind) -> None:
+    bucket = buckets(capacity=10, refill_frequency=HOUR)
+    reservation = await call(bucket(4).reserve)
+    await call(reservation.permit.settle, 1)
+    await call(reservation.cancel)
+    assert (await call(bucket.state)).tokens == 9
+
+
+async def test_a_cost_that_went_back_with_its_turn_is_not_settled_as_well(buckets: Kind) -> None:
+    bucket = buckets(capacity=10, refill_frequency=HOUR)
+    reservation = await call(bucket(4).reserve)
+    await call(reservation.cancel)
+    with pytest.raises(AlreadySettledError):
+        await call(reservation.permit.settle, 1)
+    assert (await call(bucket.state)).tokens == 10
