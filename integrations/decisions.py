@@ -23,8 +23,8 @@ from steindamm.integrations.bookings import Booking
 from steindamm.integrations.job_limits import MAX_BOOKING, Claim, JobLimit
 from steindamm.permits import Permit, SlotPermit
 from steindamm.several_limits import AllOf, AllOfPermit
+from steindamm.sleepers import OVERSLEPT
 from steindamm.token_bucket import TokenBucket
-from steindamm.turns import OVERSLEPT
 from steindamm.visits import LITTLE
 
 UNAVAILABLE_WAIT = 1.0

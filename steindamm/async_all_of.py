@@ -23,6 +23,7 @@ from steindamm.rules.all_of import REFUSALS, Decision, Request, Verdict
 from steindamm.rules.semaphore import Stay
 from steindamm.semaphore import refuse_generator
 from steindamm.several_limits import NOTHING_ASKED, AllOf, AllOfPermit
+from steindamm.sleepers import SECOND
 from steindamm.stand_ins import (
     AllOfStandInPermit,
     AsyncStandInPermit,
@@ -31,7 +32,7 @@ from steindamm.stand_ins import (
     strictest,
 )
 from steindamm.state import SemaphoreState, TokenBucketState
-from steindamm.turns import SECOND, give_back_left_over_async
+from steindamm.turns import give_back_left_over_async
 from steindamm.visits import AsyncBooked, Visit
 
 
@@ -187,7 +188,7 @@ class AsyncAllOf(AllOf):
             await sleeper.sleep_among(turns)
             turns.leave(sleeper)
         except asyncio.CancelledError:
-            turns.cancel(sleeper)
+            turns.let_go(sleeper)
             await asyncio.shield(in_background(give_back_left_over_async(turns, backend.ask)))
             raise
         except BaseException:

@@ -21,9 +21,9 @@ from steindamm.rules.changes import Change, Kind
 from steindamm.rules.live import UNSET
 from steindamm.rules.semaphore import Place, Standing, Stay
 from steindamm.semaphore import Semaphore, refuse_generator
+from steindamm.sleepers import SECOND
 from steindamm.state import SemaphoreState
 from steindamm.tickets import Ticket
-from steindamm.turns import SECOND
 
 
 class AsyncSemaphore(AsyncChanging, Semaphore):

@@ -14,13 +14,15 @@ from steindamm.async_stand_ins import AsyncReplaceableBucket
 from steindamm.backends.memory import MEMORY, AsyncMemoryBucket
 from steindamm.background import in_background
 from steindamm.changing import AsyncChanging
+from steindamm.errors import SteindammError
 from steindamm.permits import AsyncTokenPermit
 from steindamm.reservations import AsyncReservation
 from steindamm.rules.bucket import Decision, Request, Verdict, What
 from steindamm.rules.changes import NO_OVERRIDE, Change, Kind
+from steindamm.sleepers import SECOND, AsyncSleeper
 from steindamm.state import TokenBucketState
 from steindamm.token_bucket import TokenBucket
-from steindamm.turns import SECOND, AsyncSleeper, give_back_left_over_async, sleep_until_turn_async
+from steindamm.turns import give_back_left_over_async, sleep_until_turn_async
 
 
 class AsyncTokenBucket(AsyncChanging, TokenBucket):
@@ -83,7 +85,7 @@ class AsyncTokenBucket(AsyncChanging, TokenBucket):
         decision = await self._backend.ask(self._take)
         slept = 0.0
         while decision.verdict is Verdict.BOOKED or (decision.verdict is Verdict.GRANTED and decision.wait > 0):
-            sleeper = await self._sleep(decision)
+            sleeper = await self._sleep(decision, slept)
             slept += sleeper.slept
             if not sleeper.comes_back:
                 break
@@ -205,16 +207,18 @@ class AsyncTokenBucket(AsyncChanging, TokenBucket):
         """A permit for what was granted elsewhere: in another process, say, that asked on behalf of this one."""
         return AsyncTokenPermit(self.settings.name, cost, waited, self)
 
-    async def _sleep(self, decision: Decision) -> AsyncSleeper:
+    async def _sleep(self, decision: Decision, slept: float) -> AsyncSleeper:
         turns = self._backend.turns
         sleeper = AsyncSleeper(decision, self._cost)
         try:
             if turns.join(sleeper):
                 in_background(give_back_left_over_async(turns, self._backend.ask))
-            await sleep_until_turn_async(sleeper, turns, self._backend.ask)
+            out_of_reach = await sleep_until_turn_async(sleeper, turns, self._backend.ask, self._patience(slept))
+            if out_of_reach is not None:
+                raise self._refusal(out_of_reach)
             turns.leave(sleeper)
-        except asyncio.CancelledError:
-            turns.cancel(sleeper)
+        except (asyncio.CancelledError, SteindammError):
+            turns.let_go(sleeper)
             await asyncio.shield(in_background(give_back_left_over_async(turns, self._backend.ask)))
             raise
         except BaseException:

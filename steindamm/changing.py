@@ -13,8 +13,8 @@ from typing import Any
 from steindamm.checks import checked_number, checked_text
 from steindamm.errors import wrong_kind
 from steindamm.rules.changes import Change, Kind
+from steindamm.sleepers import SECOND
 from steindamm.tickets import PROCESS
-from steindamm.turns import SECOND
 
 LONGEST_CLOSURE = 366 * 86_400.0
 """A year, in seconds."""

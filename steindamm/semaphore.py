@@ -17,8 +17,8 @@ from steindamm.permits import SlotPermit
 from steindamm.rules.changes import Change, Kind
 from steindamm.rules.semaphore import Place, Standing
 from steindamm.settings import SemaphoreSettings
+from steindamm.sleepers import SECOND
 from steindamm.tickets import Ticket
-from steindamm.turns import SECOND
 
 P = ParamSpec("P")
 R = TypeVar("R")

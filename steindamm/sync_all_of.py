@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Sequence
-from threading import Event, get_ident
+from threading import get_ident
 from types import TracebackType
 from typing import Any
 
 from steindamm.answers import Answer
 from steindamm.backends.memory import MEMORY
 from steindamm.backends.memory_all_of import MemoryAllOf
+from steindamm.bell import Bell
 from steindamm.outages import ALLOW, RAISE
 from steindamm.permits import Permit
 from steindamm.reservations import SyncReservation
@@ -20,6 +21,7 @@ from steindamm.rules.all_of import REFUSALS, Decision, Request, Verdict
 from steindamm.rules.semaphore import Stay
 from steindamm.semaphore import refuse_generator
 from steindamm.several_limits import NOTHING_ASKED, AllOf, AllOfPermit
+from steindamm.sleepers import SECOND
 from steindamm.stand_ins import (
     AllOfStandInPermit,
     SyncStandInPermit,
@@ -31,7 +33,7 @@ from steindamm.state import SemaphoreState, TokenBucketState
 from steindamm.sync_semaphore import SyncSemaphore
 from steindamm.sync_stand_ins import NOBODY, SyncOpen, SyncReplaceable
 from steindamm.token_bucket import is_asynchronous
-from steindamm.turns import SECOND, give_back_left_over
+from steindamm.turns import give_back_left_over
 from steindamm.visits import SyncBooked, Visit
 
 
@@ -57,8 +59,8 @@ class SyncAllOf(AllOf):
             NoTokensAvailableError: One of them is a quota that is spent.
             LimiterUnavailableError: Redis did not answer.
         """
-        handed = Event()
-        visit = self._visit(handed.set)
+        handed = Bell()
+        visit = self._visit(handed.ring)
         try:
             while not visit.is_granted:
                 handed.clear()
@@ -153,7 +155,7 @@ class SyncAllOf(AllOf):
         visit.note(decision)
         return decision
 
-    def _come(self, visit: Visit, decision: Decision, handed: Event) -> None:
+    def _come(self, visit: Visit, decision: Decision, handed: Bell) -> None:
         """Wait until it is worth asking again, or until the start."""
         if visit.is_granted:
             if decision.wait > 0:
@@ -180,12 +182,12 @@ class SyncAllOf(AllOf):
             sleeper.sleep_among(turns)
             turns.leave(sleeper)
         except BaseException:
-            turns.cancel(sleeper)
+            turns.let_go(sleeper)
             give_back_left_over(turns, backend.ask)
             raise
         visit.turns[which] = sleeper.turn
 
-    def _wait_in_line(self, visit: Visit, decision: Decision, handed: Event) -> None:
+    def _wait_in_line(self, visit: Visit, decision: Decision, handed: Bell) -> None:
         """A slot may come while it gives up: then it has it."""
         which = decision.which
         ticket = visit.tickets[which]

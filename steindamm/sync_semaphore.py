@@ -19,11 +19,11 @@ from steindamm.rules.changes import Change, Kind
 from steindamm.rules.live import UNSET
 from steindamm.rules.semaphore import Place, Standing, Stay
 from steindamm.semaphore import Semaphore, refuse_generator
+from steindamm.sleepers import SECOND
 from steindamm.state import SemaphoreState
 from steindamm.sync_stand_ins import SyncReplaceableSemaphore
 from steindamm.tickets import Ticket
 from steindamm.token_bucket import is_asynchronous
-from steindamm.turns import SECOND
 
 
 class SyncSemaphore(SyncChanging, Semaphore):

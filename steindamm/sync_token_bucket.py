@@ -14,10 +14,11 @@ from steindamm.permits import SyncTokenPermit
 from steindamm.reservations import SyncReservation
 from steindamm.rules.bucket import Decision, Request, Verdict, What
 from steindamm.rules.changes import NO_OVERRIDE, Change, Kind
+from steindamm.sleepers import SECOND, SyncSleeper
 from steindamm.state import TokenBucketState
 from steindamm.sync_stand_ins import SyncReplaceableBucket
 from steindamm.token_bucket import TokenBucket, is_asynchronous
-from steindamm.turns import SECOND, SyncSleeper, give_back_left_over, sleep_until_turn
+from steindamm.turns import give_back_left_over, sleep_until_turn
 
 
 class SyncTokenBucket(SyncChanging, TokenBucket):
@@ -87,7 +88,7 @@ class SyncTokenBucket(SyncChanging, TokenBucket):
         decision = self._backend.ask(self._take)
         slept = 0.0
         while decision.verdict is Verdict.BOOKED or (decision.verdict is Verdict.GRANTED and decision.wait > 0):
-            sleeper = self._sleep(decision)
+            sleeper = self._sleep(decision, slept)
             slept += sleeper.slept
             if not sleeper.comes_back:
                 break
@@ -211,16 +212,18 @@ class SyncTokenBucket(SyncChanging, TokenBucket):
         """A permit for what was granted elsewhere: in another process, say, that asked on behalf of this one."""
         return SyncTokenPermit(self.settings.name, cost, waited, self)
 
-    def _sleep(self, decision: Decision) -> SyncSleeper:
+    def _sleep(self, decision: Decision, slept: float) -> SyncSleeper:
         turns = self._backend.turns
         sleeper = SyncSleeper(decision, self._cost)
         try:
             if turns.join(sleeper):
                 give_back_left_over(turns, self._backend.ask)
-            sleep_until_turn(sleeper, turns, self._backend.ask)
+            out_of_reach = sleep_until_turn(sleeper, turns, self._backend.ask, self._patience(slept))
+            if out_of_reach is not None:
+                raise self._refusal(out_of_reach)
             turns.leave(sleeper)
         except BaseException:
-            turns.cancel(sleeper)
+            turns.let_go(sleeper)
             give_back_left_over(turns, self._backend.ask)
             raise
         return sleeper

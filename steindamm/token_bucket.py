@@ -25,7 +25,7 @@ from steindamm.rate import Rate
 from steindamm.rules.bucket import ENDLESS, NEVER_BACK, Decision, Request, Verdict, What
 from steindamm.rules.changes import Change, Kind
 from steindamm.settings import Adapt, BucketSettings
-from steindamm.turns import SECOND, Sleeper
+from steindamm.sleepers import SECOND, Sleeper
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -169,10 +169,13 @@ class TokenBucket(Changing):
         self._reserve = Request(What.TAKE, cost, self._accept, NEVER_BACK)
         self._try = Request(What.TAKE, cost, 0.0)
 
+    def _patience(self, slept: float) -> float:
+        """Seconds that one who has slept for so many sleeps on, as a turn may have moved, and a little more."""
+        return (max(0.0, self._accept - slept * SECOND) + A_LITTLE) / SECOND
+
     def _coming_back(self, sleeper: Sleeper, slept: float) -> Request:
         """The request of one whose turn has come, after so many seconds; the pace may let it wait a little more."""
-        accept = max(0.0, self._accept - slept * SECOND) + A_LITTLE
-        return Request(What.COME_BACK, self._cost, accept, turn=sleeper.turn)
+        return Request(What.COME_BACK, self._cost, self._patience(slept) * SECOND, turn=sleeper.turn)
 
     def _asking(self, cost: float | None, accept: float, horizon: float, turn: float | None) -> Request:
         cost = self._cost if cost is None else self.settings.checked_cost("cost", cost)

@@ -1,8 +1,9 @@
 """Those of this process who sleep until their turn at one token bucket.
 
 One that is cancelled gives its turn to the next of them with the same cost, that one gives its own to the
-one after it, and so on. The turn that is left over at the end goes back to the bucket, if nothing was given
-out after it; if not, the next one of this process that comes before it has passed takes it.
+one after it, and so on: they move up, once for all who are cancelled together. The turn that is left over at the end
+goes back to the bucket, if nothing was given out after it; if not, the next one of this process that comes before it
+has passed takes it.
 
 A bucket may be closed, or its rate may change, while they sleep, and turns move; or its backend may lose its memory,
 and turns with it. Each answer of the bucket tells when its clock was last set: where it was set anew, they look how
@@ -12,177 +13,22 @@ heard of the bucket for a while looks as well.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from bisect import insort
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from threading import Event, RLock
+from threading import RLock
 from time import monotonic
 from typing import ClassVar
 from weakref import WeakSet
 
 from steindamm.errors import SteindammError
-from steindamm.rules.bucket import ENDLESS, Decision, Request, Verdict, What
+from steindamm.rules.bucket import Decision, Request, Verdict, What
+from steindamm.sleepers import AHEAD, AsyncSleeper, Sleeper, SyncSleeper
 
-SECOND = 1e6
-DAY = 86_400.0
 FRESH = 0.25
 """Seconds for which it counts that nothing has changed."""
-AHEAD = 0.05
-"""Seconds before its turn at which a sleeper looks, so that it starts in time."""
-OVERSLEPT = 0.5
-"""Seconds after its turn at which a sleeper may not start any more without asking again."""
-
-
-class Sleeper:
-    """One who has a turn and sleeps until then.
-
-    Attributes:
-        turn: The moment, in microseconds on the bucket's clock.
-        due: The same moment in seconds on this process's clock.
-        cost: Tokens that the turn stands for.
-        changed: When the bucket's clock was last set before this was told.
-        is_booked: Whether it comes back at its turn, as jobs do.
-    """
-
-    __slots__ = ("_since", "changed", "cost", "due", "is_booked", "turn")
-
-    def __init__(self, decision: Decision, cost: float) -> None:
-        self.turn = decision.turn
-        self._since = monotonic()
-        self.due = self._since + decision.wait / SECOND
-        self.cost = cost
-        self.changed = decision.changed
-        self.is_booked = decision.verdict is Verdict.BOOKED
-
-    def __lt__(self, other: Sleeper) -> bool:
-        return self.turn < other.turn
-
-    @property
-    def slept(self) -> float:
-        """Seconds from asking to the turn that it had in the end."""
-        return max(0.0, self.due - self._since)
-
-    @property
-    def comes_back(self) -> bool:
-        """Whether it has to ask again at its turn.
-
-        One that wakes long after its turn does so as well: its process stood still, and all who slept in it would
-        start at once.
-        """
-        return self.is_booked or monotonic() > self.due + OVERSLEPT
-
-    @property
-    def gift(self) -> Request:
-        """The request that gives its turn back."""
-        what = What.GIVE_BOOKING_BACK if self.is_booked else What.GIVE_BACK
-        return Request(what, self.cost, turn=self.turn)
-
-    @property
-    def look(self) -> Request:
-        """The request that tells how far away its turn is, or gives it another for one that the bucket has lost.
-
-        A turn that is due may be one of a bucket that has just ended to go by a clock of its own, and is not lost.
-        """
-        stands = self.is_booked or (self.changed and self.due < monotonic() + AHEAD / 2)
-        return Request(What.LOOK, self.cost, ENDLESS if stands else self.changed, turn=self.turn)
-
-    def move(self, seen: Decision) -> None:
-        """Take note of how far away its turn is, where that may have changed, or of the one given for it."""
-        is_another = seen.verdict is Verdict.GRANTED
-        if is_another:
-            self.turn = seen.turn
-        if is_another or seen.changed != self.changed:
-            self.changed = seen.changed
-            self.due = monotonic() + seen.wait / SECOND
-
-    def is_like(self, other: Sleeper) -> bool:
-        """Whether each could use the other's turn."""
-        return self.cost == other.cost and self.is_booked == other.is_booked
-
-    def swap(self, other: Sleeper) -> None:
-        """Each takes the other's turn."""
-        self.turn, other.turn = other.turn, self.turn
-        self.due, other.due = other.due, self.due
-        self.changed, other.changed = other.changed, self.changed
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether it will never wake."""
-        return False
-
-    def moved(self) -> None:
-        """Its turn has changed; called from any thread."""
-
-
-class SyncSleeper(Sleeper):
-    """A thread."""
-
-    __slots__ = ("_moved",)
-
-    def __init__(self, decision: Decision, cost: float) -> None:
-        super().__init__(decision, cost)
-        self._moved = Event()
-
-    def moved(self) -> None:
-        """Wake the thread to look at its new turn."""
-        self._moved.set()
-
-    def sleep(self) -> None:
-        """Until the turn."""
-        while (left := self.due - monotonic()) > 0:
-            self._wait(left)
-
-    def rest(self, turns: Turns) -> bool:
-        """Sleep until the turn, or until it must be looked at; whether it must."""
-        while (left := turns.left_to(self)) > 0:
-            self._wait(left)
-        return turns.is_unsure_of(self)
-
-    def _wait(self, seconds: float) -> None:
-        self._moved.wait(min(seconds, DAY))
-        self._moved.clear()
-
-
-class AsyncSleeper(Sleeper):
-    """A task."""
-
-    __slots__ = ("_loop", "_moved")
-
-    def __init__(self, decision: Decision, cost: float) -> None:
-        super().__init__(decision, cost)
-        self._loop = asyncio.get_running_loop()
-        self._moved = asyncio.Event()
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether its event loop was closed while it slept."""
-        return self._loop.is_closed()
-
-    def moved(self) -> None:
-        """Wake the task to look at its new turn."""
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._moved.set)
-
-    async def sleep(self) -> None:
-        """Until the turn."""
-        while (left := self.due - monotonic()) > 0:
-            await self._wait(left)
-
-    async def rest(self, turns: Turns) -> bool:
-        """Sleep until the turn, or until it must be looked at; whether it must."""
-        while (left := turns.left_to(self)) > 0:
-            await self._wait(left)
-        return turns.is_unsure_of(self)
-
-    async def _wait(self, seconds: float) -> None:
-        timer = self._loop.call_later(min(seconds, DAY), self._moved.set)
-        try:
-            await self._moved.wait()
-        finally:
-            timer.cancel()
-        self._moved.clear()
 
 
 class Turns:
@@ -208,6 +54,7 @@ class Turns:
         self._lock = RLock()
         self._sleepers: list[Sleeper] = []
         self._left_over: list[Sleeper] = []
+        self._has_gap = False
 
     @classmethod
     def after_fork(cls) -> None:
@@ -265,9 +112,7 @@ class Turns:
                 return False
             self._drop_passed()
             turn = sleeper.turn
-            for left in self._left_over:
-                self._pass_on(left)
-            self._left_over.sort()
+            self._move_up()
             return sleeper.turn != turn
 
     def leave(self, sleeper: Sleeper) -> None:
@@ -275,22 +120,35 @@ class Turns:
         with self._lock:
             self._sleepers.remove(sleeper)
 
-    def cancel(self, sleeper: Sleeper) -> None:
-        """Pass the turn on to those after it; the last of their turns is left over."""
+    def let_go(self, sleeper: Sleeper) -> None:
+        """Its turn is left over. Those after it move up when left over turns are taken, once for many that go."""
         with self._lock:
             if sleeper in self._sleepers:
                 self._sleepers.remove(sleeper)
-            self._pass_on(sleeper)
-            self._drop_passed()
+            if not self._has_gap:
+                self._drop_passed()
             insort(self._left_over, sleeper)
+            self._has_gap = True
 
-    def _pass_on(self, leaving: Sleeper) -> None:
-        """Each that sleeps until a later turn, and costs the same, takes the turn of the one before it."""
-        for following in self._sleepers:
-            if following.is_like(leaving) and leaving < following and not following.is_gone:
-                leaving.swap(following)
-                following.moved()
+    def cancel(self, sleeper: Sleeper) -> None:
+        """The same, and those after it move up at once."""
+        with self._lock:
+            self.let_go(sleeper)
+            self._move_up()
+
+    def _move_up(self) -> None:
+        """Those who sleep take the earliest of the turns that they and those who left have, each among its like."""
+        self._has_gap = False
+        left, stay = defaultdict(list), defaultdict(list)
+        for sleeper in self._left_over:
+            left[sleeper.like].append(sleeper)
+        for sleeper in self._sleepers:
+            if sleeper.like in left and not sleeper.is_gone:
+                stay[sleeper.like].append(sleeper)
+        for like, those in stay.items():
+            _share_out(those, left[like])
         self._sleepers.sort()
+        self._left_over.sort()
 
     def _drop_passed(self) -> None:
         now = monotonic()
@@ -299,6 +157,8 @@ class Turns:
     def take_left_over(self) -> Sleeper | None:
         """The latest of the turns left over, to be given back; by one caller only."""
         with self._lock:
+            if self._has_gap:
+                self._move_up()
             return self._left_over.pop() if self._left_over else None
 
     def keep_left_over(self, sleeper: Sleeper) -> None:
@@ -310,8 +170,31 @@ class Turns:
 os.register_at_fork(after_in_child=Turns.after_fork)
 
 
-def sleep_until_turn(sleeper: SyncSleeper, turns: Turns, ask: Callable[[Request], Decision]) -> None:
-    """Sleep, wherever the turn moves meanwhile."""
+def _share_out(stay: list[Sleeper], left: list[Sleeper]) -> None:
+    """Those who stay take the earliest of all their turns; for those who left, the others are left over."""
+    turns = sorted(sleeper.told for sleeper in (*stay, *left))
+    for sleeper, earlier in zip(stay, turns, strict=False):
+        if sleeper.told != earlier:
+            sleeper.told = earlier
+            sleeper.moved()
+    for sleeper, later in zip(left, turns[len(stay) :], strict=True):
+        sleeper.told = later
+
+
+def sleep_until_turn(
+    sleeper: SyncSleeper, turns: Turns, ask: Callable[[Request], Decision], patience: float
+) -> Decision | None:
+    """Sleep, wherever the turn moves meanwhile.
+
+    Parameters:
+        sleeper: One who has joined.
+        turns: Those among whom it sleeps.
+        ask: Asks the bucket.
+        patience: The longest sleep in all, in seconds.
+
+    Returns:
+        Where the turn is now, if it has moved out of reach.
+    """
     while sleeper.rest(turns):
         try:
             seen = ask(sleeper.look)
@@ -319,11 +202,14 @@ def sleep_until_turn(sleeper: SyncSleeper, turns: Turns, ask: Callable[[Request]
             turns.hear_nothing(sleeper)
         else:
             turns.move(sleeper, seen)
+            if sleeper.slept > patience:
+                return seen
+    return None
 
 
 async def sleep_until_turn_async(
-    sleeper: AsyncSleeper, turns: Turns, ask: Callable[[Request], Awaitable[Decision]]
-) -> None:
+    sleeper: AsyncSleeper, turns: Turns, ask: Callable[[Request], Awaitable[Decision]], patience: float
+) -> Decision | None:
     """The same for tasks."""
     while await sleeper.rest(turns):
         try:
@@ -332,6 +218,9 @@ async def sleep_until_turn_async(
             turns.hear_nothing(sleeper)
         else:
             turns.move(sleeper, seen)
+            if sleeper.slept > patience:
+                return seen
+    return None
 
 
 def give_back_left_over(turns: Turns, ask: Callable[[Request], Decision]) -> None:

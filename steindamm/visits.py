@@ -12,8 +12,9 @@ from steindamm.rules import bucket
 from steindamm.rules.all_of import Ask, Decision, Request, Verdict, What
 from steindamm.rules.semaphore import Stay
 from steindamm.semaphore import Semaphore
+from steindamm.sleepers import SECOND, AsyncSleeper, Sleeper, SyncSleeper
 from steindamm.tickets import Ticket
-from steindamm.turns import SECOND, AsyncSleeper, Sleeper, SyncSleeper, Turns
+from steindamm.turns import Turns
 
 UNUSED = -1.0
 """In place of the time for which a slot was held, where it was not used."""

@@ -19,7 +19,8 @@ from chaos.history import History
 from chaos.journal import Journal
 from chaos.scenes import Scene, wait_until
 from chaos.table import Row
-from steindamm.turns import AHEAD, FRESH
+from steindamm.sleepers import AHEAD
+from steindamm.turns import FRESH
 
 TESTS = Path(__file__).parents[1]
 PATIENCE = 15.0

@@ -148,7 +148,7 @@ def _nothing_is_renewed_any_more() -> Iterator[None]:
     """What a test has left held is nobody's any more: the next one has other servers, and looks at the log."""
     yield
     for link in tuple(SyncLink._all):
-        with link.watch._changed:
+        with link.watch._lock:
             link.watch._watched._semaphores.clear()
         link.hearing.tickets.clear()
         link.hearing._needed_at = 0.0

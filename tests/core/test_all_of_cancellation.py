@@ -254,7 +254,7 @@ class TestAThreadInterrupted:
         def interrupted(*_: Any) -> None:
             raise Interruption
 
-        monkeypatch.setattr("steindamm.sync_all_of.Event.wait", interrupted)
+        monkeypatch.setattr("steindamm.sync_all_of.Bell.wait", interrupted)
         with pytest.raises(Interruption):
             limits.acquire()
         at_once.release(permit)

@@ -247,6 +247,19 @@ async def test_one_who_sleeps_sleeps_on(buckets: Kind) -> None:
     assert permit.waited > 1.3
 
 
+async def test_one_who_sleeps_is_refused_when_its_turn_moves_beyond_its_patience(buckets: Kind) -> None:
+    bucket = buckets(capacity=1, refill_frequency=1.5, max_sleep=2)
+    await call(bucket.acquire)
+    sleeper = asyncio.create_task(call(bucket.acquire))
+    await asyncio.sleep(0.1)
+    await call(bucket.close_for, 600)
+    with pytest.raises(MaxSleepExceededError) as error:
+        await asyncio.wait_for(sleeper, 10)
+    assert error.value.retry_after == pytest.approx(600, abs=20)
+    assert error.value.max_sleep == 2
+    assert (await call(bucket.state)).line_length == 0
+
+
 async def test_one_who_sleeps_is_told_when_it_opens_early(buckets: Kind) -> None:
     bucket = buckets(capacity=1, refill_frequency=0.1, max_sleep=0)
     await call(bucket.close_for, 3_600)

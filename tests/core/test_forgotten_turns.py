@@ -15,7 +15,8 @@ from support.semaphores import until
 from steindamm.rules.bucket import Request, Verdict, What, kept_until
 from steindamm.rules.deciding import YOUNG
 from steindamm.rules.live import REMEMBERED
-from steindamm.turns import AHEAD, FRESH, OVERSLEPT
+from steindamm.sleepers import AHEAD, OVERSLEPT
+from steindamm.turns import FRESH
 
 
 def told(bucket: Bucket, turn: float) -> float:

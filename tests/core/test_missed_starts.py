@@ -12,7 +12,7 @@ from steindamm.integrations import decisions
 from steindamm.integrations.bookings import Booking
 from steindamm.integrations.decisions import Start, again, decide
 from steindamm.integrations.job_limits import Claim, JobLimit
-from steindamm.turns import OVERSLEPT
+from steindamm.sleepers import OVERSLEPT
 
 
 class Clock:

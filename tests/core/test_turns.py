@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from time import monotonic
+from types import SimpleNamespace
 
 import pytest
 from support.buckets import NUMBERS, THREADS, Kind
@@ -18,7 +19,8 @@ from support.semaphores import until
 from steindamm import AsyncTokenBucket, SyncTokenBucket
 from steindamm.background import ended_in_background
 from steindamm.rules.bucket import Decision, Verdict
-from steindamm.turns import AsyncSleeper, Sleeper, SyncSleeper, Turns
+from steindamm.sleepers import AsyncSleeper, Sleeper, SyncSleeper
+from steindamm.turns import Turns
 
 US = 1e6
 
@@ -246,6 +248,21 @@ def test_a_task_that_never_ended_gives_its_turn_to_the_next_when_it_is_collected
     time.sleep(0.05)
     gc.collect()
     assert next_one.result(10).waited < 1.5
+
+
+async def test_tasks_that_are_cancelled_together_wake_each_that_stays_once() -> None:
+    calls = []
+    loop = asyncio.get_running_loop()
+    turns = Turns()
+    sleepers = [AsyncSleeper(Decision(Verdict.GRANTED, wait * US, wait * US), 1.0) for wait in range(100, 300)]
+    for sleeper in sleepers:
+        turns.join(sleeper)
+        sleeper._loop = SimpleNamespace(call_soon_threadsafe=calls.append, is_closed=loop.is_closed)  # type: ignore[assignment]
+    for sleeper in sleepers[:150]:
+        turns.let_go(sleeper)
+    assert turns.take_left_over().turn == 299 * US
+    assert [sleeper.turn / US for sleeper in sleepers[150:]] == list(range(100, 150))
+    assert len(calls) == 50
 
 
 def test_sleepers_of_the_parent_are_not_the_childs() -> None:

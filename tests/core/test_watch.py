@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
-from types import SimpleNamespace
+import sys
+import threading
+from collections.abc import Callable
+from itertools import count
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
-from support.buckets import call
+from support.buckets import THREADS, call
 from support.semaphores import fresh_name, until
 from support.servers import Server
 
 from steindamm import AsyncSemaphore, LimiterUnavailableError, SyncSemaphore
 from steindamm.backends.redis import watch
-from steindamm.backends.redis.watch import AGAIN, EARLY, MOST, Watched, say_not_renewed
+from steindamm.backends.redis.watch import AGAIN, EARLY, MOST, SyncWatch, Watched, say_not_renewed
 from steindamm.tickets import Ticket
 
 NOW = 100.0
@@ -139,3 +143,37 @@ async def test_whoever_renews_ends_when_nothing_is_held_and_begins_again(
         await until(lambda permit=permit, good_until=good_until: permit.good_until > good_until)
         await call(semaphore.release, permit)
         await until(is_idle)
+
+
+@pytest.mark.parametrize("change", ["add", "remove", "hurry"])
+def test_whoever_is_interrupted_while_it_changes_the_watch_leaves_it_open(change: str) -> None:
+    """At the beginning and the end of each function that it calls, as by a signal or a time limit."""
+    args = {"add": (ticket(due=NOW * 1e9), None), "remove": (ticket(),), "hurry": ()}[change]
+    for step in count():
+        watch = SyncWatch()
+        watch._thread = threading.current_thread()
+        was_interrupted = interrupted_at(step, getattr(watch, change), *args)
+        assert THREADS.submit(watch._lock.acquire, timeout=0).result()
+        if not was_interrupted:
+            break
+    assert step > 2
+
+
+def interrupted_at(step: int, call: Callable[..., object], *args: object) -> bool:
+    """Make a call that is interrupted at its step; whether it came so far."""
+    steps = count()
+
+    def interrupt(_: FrameType, event: str, __: object) -> Any:
+        if event != "line" and next(steps) == step:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return interrupt
+
+    sys.settrace(interrupt)
+    try:
+        call(*args)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(None)
+    return False

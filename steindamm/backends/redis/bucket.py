@@ -17,8 +17,9 @@ from steindamm.loops import EachLoop
 from steindamm.rules.bucket import Decision, Request, Verdict, What
 from steindamm.rules.changes import Change, override_of
 from steindamm.settings import BucketSettings
+from steindamm.sleepers import Sleeper
 from steindamm.state import TokenBucketState
-from steindamm.turns import Sleeper, Turns, give_back_left_over, give_back_left_over_async
+from steindamm.turns import Turns, give_back_left_over, give_back_left_over_async
 
 TERMS = Struct("<6d")
 REQUEST = Struct("<5d")
@@ -96,7 +97,7 @@ class SyncRedisBucket:
 
     def _undo(self, request: Request, decision: Decision) -> None:
         if decision.verdict is Verdict.GRANTED and request.what in TAKING:
-            self.turns.cancel(Sleeper(decision, request.cost))
+            self.turns.let_go(Sleeper(decision, request.cost))
             give_back_left_over(self.turns, self.ask)
         elif decision.verdict is Verdict.BOOKED:
             self.ask(Request(What.GIVE_BOOKING_BACK, request.cost, turn=decision.turn))
@@ -139,7 +140,7 @@ class AsyncRedisBucket:
 
     async def _undo(self, request: Request, decision: Decision) -> None:
         if decision.verdict is Verdict.GRANTED and request.what in TAKING:
-            self.turns.cancel(Sleeper(decision, request.cost))
+            self.turns.let_go(Sleeper(decision, request.cost))
             await give_back_left_over_async(self.turns, self.ask)
         elif decision.verdict is Verdict.BOOKED:
             await self.ask(Request(What.GIVE_BOOKING_BACK, request.cost, turn=decision.turn))

@@ -20,8 +20,8 @@ from steindamm.loops import EachLoop
 from steindamm.rules.all_of import Decision, Look, Request, Verdict, What, may_keep, undoing
 from steindamm.rules.semaphore import Stay
 from steindamm.semaphore import Semaphore
+from steindamm.sleepers import SECOND
 from steindamm.tickets import Ticket
-from steindamm.turns import SECOND
 
 PAUSE = 0.01
 """Seconds, half of them at random, until one that was beaten to it asks again."""

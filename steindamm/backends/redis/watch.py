@@ -13,10 +13,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from logging import DEBUG, ERROR
-from threading import Condition, Thread
+from threading import RLock, Thread
 from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
+from steindamm.bell import Bell
 from steindamm.errors import SteindammError
 from steindamm.forks import begin_anew_in_child
 from steindamm.loops import must_end
@@ -131,14 +132,15 @@ class SyncWatch:
 
     def begin(self) -> None:
         """Watch over nothing: what is renewed by the parent is none of its child's business."""
-        self._changed = Condition()
+        self._lock = RLock()
+        self._bell = Bell()
         self._watched: Watched[SyncRenewing] = Watched()
         self._thread: Thread | None = None
         self._wakes_at = 0.0
 
     def add(self, ticket: Ticket, semaphore: SyncRenewing) -> None:
         """Renew the ticket from now on."""
-        with self._changed:
+        with self._lock:
             self._watched.add(ticket, semaphore)
             if self._thread is None:
                 thread = Thread(target=self._run, name="steindamm-leases", daemon=True)
@@ -146,18 +148,18 @@ class SyncWatch:
                 self._thread = thread
             elif ticket.due < self._wakes_at:
                 self._wakes_at = ticket.due
-                self._changed.notify()
+                self._bell.ring()
 
     def remove(self, ticket: Ticket) -> None:
         """Renew it no more."""
-        with self._changed:
+        with self._lock:
             self._watched.remove(ticket)
 
     def hurry(self) -> None:
         """Renew at once those who wait."""
-        with self._changed:
+        with self._lock:
             self._watched.hurry()
-            self._changed.notify()
+            self._bell.ring()
 
     def _run(self) -> None:
         while (groups := self._next()) is not None:
@@ -166,12 +168,14 @@ class SyncWatch:
 
     def _next(self) -> dict[SyncRenewing, list[Ticket]] | None:
         """Those that are due, when they are; None when there was nothing to renew for long."""
-        with self._changed:
+        with self._lock:
             now = monotonic()
             called_for = self._wakes_at if self._wakes_at > now else now + IDLE
             self._wakes_at = min(self._watched.next_due(), called_for)
             wait = self._wakes_at - now
-            if wait > 0 and not self._changed.wait(wait) and not self._watched:
+        is_called = wait <= 0 or self._bell.wait(wait)
+        with self._lock:
+            if not is_called and not self._watched:
                 self._thread = None
                 return None
             return self._watched.due()
@@ -181,7 +185,7 @@ class SyncWatch:
             semaphore.renew(tickets)
         except Exception as error:  # noqa: BLE001
             say_not_renewed(semaphore.name, error)
-            with self._changed:
+            with self._lock:
                 lapsed = self._watched.failed(semaphore, tickets)
             for ticket in lapsed:
                 ticket.lapse()
