@@ -254,13 +254,14 @@ class MemorySemaphore:
         self._key = key_of(settings)
         self._memory = memory
         self._lock = memory.lock
+        self._clock = memory.clock
         self._states = memory.semaphores.by_name
         self._terms = semaphore_terms(settings)._replace(lease=semaphore.FOREVER, presence=semaphore.FOREVER)
 
     def enter_at_once(self, ticket: Ticket) -> bool:
         """Take a slot, if one is free and nobody waits; the short way for most. Where not, nothing has happened."""
         with self._lock:
-            ticket.since = monotonic()
+            ticket.since = self._clock()
             now = ticket.since * MICROSECONDS
             state = self._states.get(self._key)
             if state is None or now > self._memory.sweep_at:
@@ -295,7 +296,7 @@ class MemorySemaphore:
         """Make a change for all who share the semaphore."""
         memory = self._memory
         with self._lock:
-            now = monotonic() * MICROSECONDS
+            now = self._clock() * MICROSECONDS
             state = self._state(now)
             handed = change_semaphore(self._terms, state, now, on_clock(change, now - wall_clock()))
             self._to_be_told(handed)
@@ -306,7 +307,7 @@ class MemorySemaphore:
     def look(self) -> SemaphoreState:
         """What can be seen of it now."""
         with self._lock:
-            now = monotonic() * MICROSECONDS
+            now = self._clock() * MICROSECONDS
             state = self._states.get(self._key) or semaphore.SemaphoreState()
             tickets = cast("list[Ticket]", list(islice(state.leases, MOST_LISTED)))
             holders = [holder(each.id, each.age, each.fence or None) for each in tickets]
@@ -334,7 +335,7 @@ class MemorySemaphore:
     def _ask(self, request: semaphore.Request) -> semaphore.Place:
         memory = self._memory
         with self._lock:
-            now = monotonic() * MICROSECONDS
+            now = self._clock() * MICROSECONDS
             place, handed = semaphore.decide(self._terms, self._state(now), now, request)
             if place.standing is semaphore.Standing.HOLDING:
                 request.asker.take(int(place.number))

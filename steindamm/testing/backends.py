@@ -15,12 +15,14 @@ from steindamm.backends.memory import (
 )
 from steindamm.backends.memory_all_of import AsyncMemoryAllOf, MemoryAllOf
 from steindamm.rules import all_of, bucket
+from steindamm.rules.changes import Change
 from steindamm.rules.semaphore import Place, Standing, Stay
 from steindamm.settings import MOST_TOKENS, BucketSettings, SemaphoreSettings
 from steindamm.testing.limits import Limits
 from steindamm.tickets import Ticket
 
 MOST_SLOTS = 2**31
+_UNCHANGED = Memory()
 STARTS = (bucket.What.TAKE, bucket.What.COME_BACK)
 
 
@@ -100,10 +102,13 @@ class StrictSemaphore(MemorySemaphore):
 
 
 class InstantSemaphore(StrictSemaphore):
-    """A semaphore without a limit."""
+    """A semaphore without a limit, which nothing closes or changes."""
 
     def __init__(self, settings: SemaphoreSettings, memory: Memory, limits: Limits) -> None:
         super().__init__(boundless(settings), memory, limits)
+
+    def change(self, _: Change) -> None:
+        """It goes on granting."""
 
 
 class AwaitedSemaphore(AsyncMemorySemaphore):
@@ -135,10 +140,10 @@ class StrictAllOf(MemoryAllOf):
 
 
 class InstantAllOf(StrictAllOf):
-    """Several limits that are none."""
+    """Several limits that are none, whatever is changed of one of them alone."""
 
-    def __init__(self, settings: Sequence[Any], memory: Memory, limits: Limits) -> None:
-        super().__init__([boundless(each) for each in settings], memory, limits)
+    def __init__(self, settings: Sequence[Any], _: Memory, limits: Limits) -> None:
+        super().__init__([boundless(each) for each in settings], _UNCHANGED, limits)
 
 
 class AwaitedAllOf(AsyncMemoryAllOf):

@@ -25,8 +25,8 @@ SYNC = (SyncLocalTokenBucket, SyncRedisTokenBucket, SyncLocalSemaphore, SyncRedi
 ASYNC = (AsyncLocalTokenBucket, AsyncRedisTokenBucket, AsyncLocalSemaphore, AsyncRedisSemaphore, AsyncAllOf)
 AWAITED = {TokenBucket: AwaitedBucket, Semaphore: AwaitedSemaphore, AllOf: AwaitedAllOf}
 
-_MEMORY = Memory()
-"""One serves all tests, which come one after the other."""
+_unused: list[Memory] = []
+"""Memories of tests that are over; most come one after the other, and one serves them all."""
 
 
 class Swapped:
@@ -34,24 +34,28 @@ class Swapped:
 
     Parameters:
         backends: The class of the backend for each kind of limiter.
+        memory: What they share.
         limits: Counts what they give.
     """
 
-    def __init__(self, backends: dict[type, Callable[..., Any]], limits: Limits) -> None:
+    def __init__(self, backends: dict[type, Callable[..., Any]], memory: Memory, limits: Limits) -> None:
         self._backends = backends
+        self._memory = memory
         self._limits = limits
         self._made: dict[Hashable, Any] = {}
 
     def of_sync(self, limiter: Any) -> Any:
         """The backend of a sync limiter."""
         settings = _settings_of(limiter)
-        return self._one("sync", settings, lambda: self._backends[_kind_of(limiter)](settings, _MEMORY, self._limits))
+        return self._one(
+            "sync", settings, lambda: self._backends[_kind_of(limiter)](settings, self._memory, self._limits)
+        )
 
     def of_async(self, limiter: Any) -> Any:
         """The same one, asked by tasks."""
         settings = _settings_of(limiter)
         return self._one(
-            "async", settings, lambda: AWAITED[_kind_of(limiter)](settings, _MEMORY, self.of_sync(limiter))
+            "async", settings, lambda: AWAITED[_kind_of(limiter)](settings, self._memory, self.of_sync(limiter))
         )
 
     def _one(self, way: str, settings: Hashable, make: Callable[[], Any]) -> Any:
@@ -76,12 +80,14 @@ def swapped(
     backends: dict[type, Callable[..., Any]], limits: Limits, clock: Callable[[], float] = monotonic
 ) -> Iterator[None]:
     """All limiters ask such backends, in which nothing has been taken, and nobody has patience at a semaphore."""
-    _MEMORY.clock = clock
-    _MEMORY.sweep_at = 0.0
-    for states in (_MEMORY.buckets, _MEMORY.semaphores, _MEMORY.turns, _MEMORY.untold):
+    memory = _unused.pop() if _unused else Memory()
+    memory.clock = clock
+    memory.sweep_at = 0.0
+    for states in (memory.buckets, memory.semaphores, memory.turns, memory.untold):
         states.clear()
-    stand_ins = Swapped(backends, limits)
+    stand_ins = Swapped(backends, memory, limits)
     with ExitStack() as stack:
+        stack.callback(_unused.append, memory)
         stack.enter_context(patch.object(Semaphore, "_patience", lambda *_: 0.0))
         for kinds, chosen in ((SYNC, stand_ins.of_sync), (ASYNC, stand_ins.of_async)):
             for kind in kinds:

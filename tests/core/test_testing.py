@@ -258,3 +258,33 @@ def test_a_test_that_fails_leaves_them_as_they_were() -> None:
         1 / limiter.acquire().waited
     assert limiter.try_acquire()
     assert limiter.try_acquire() is None
+
+
+def test_a_strict_semaphore_that_is_closed_opens_when_the_test_says_that_time_has_passed() -> None:
+    semaphore = SyncSemaphore(name="closed", connection=NOWHERE)
+    with strict_limiters() as limits:
+        semaphore.close_for(30)
+        with pytest.raises(MaxSleepExceededError) as refusal:
+            semaphore.acquire()
+        limits.advance(refusal.value.retry_after or 0)
+        assert semaphore.try_acquire()
+
+
+def test_instant_limiters_are_instant_whatever_is_closed_or_overridden() -> None:
+    semaphore, bucket = SyncSemaphore(name="slots", connection=NOWHERE), SyncTokenBucket("api", connection=NOWHERE)
+    both = all_of(semaphore, bucket)
+    with instant_limiters():
+        for change in (semaphore, bucket):
+            change.close_for(30)
+            change.override(capacity=1)
+        for limiter in (semaphore, bucket, both):
+            assert [limiter.acquire(), limiter.acquire()]
+
+
+def test_limiters_that_are_instant_for_a_while_do_not_forget_what_was_taken_of_strict_ones() -> None:
+    limiter = SyncTokenBucket("api", capacity=1, connection=NOWHERE)
+    with strict_limiters():
+        limiter.acquire()
+        with instant_limiters():
+            limiter.acquire()
+        assert limiter.try_acquire() is None
