@@ -15,6 +15,7 @@ from steindamm.async_stand_ins import NOBODY, AsyncOpen, AsyncReplaceable
 from steindamm.backends.memory import MEMORY
 from steindamm.backends.memory_all_of import AsyncMemoryAllOf
 from steindamm.background import in_background, to_its_end
+from steindamm.entered import this_task
 from steindamm.outages import ALLOW, RAISE
 from steindamm.permits import Permit
 from steindamm.reservations import AsyncReservation
@@ -39,7 +40,7 @@ from steindamm.visits import AsyncBooked, Visit
 class AsyncAllOf(AllOf):
     """Several limits, of which all grant or none does; `steindamm.all_of` makes it and tells how it behaves."""
 
-    _who = staticmethod(asyncio.current_task)
+    _who = staticmethod(this_task)
 
     def _connect(self) -> None:
         connection = self.limiters[0].connection

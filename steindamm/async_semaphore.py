@@ -14,6 +14,7 @@ from steindamm.async_stand_ins import AsyncReplaceableSemaphore
 from steindamm.backends.memory import MEMORY, AsyncMemorySemaphore
 from steindamm.changing import AsyncChanging
 from steindamm.checks import checked_number, checked_seconds
+from steindamm.entered import this_task
 from steindamm.errors import SteindammError
 from steindamm.permits import SlotPermit
 from steindamm.reservations import AsyncReservation
@@ -54,7 +55,7 @@ class AsyncSemaphore(AsyncChanging, Semaphore):
         TypeError: A setting, or the connection, is of the wrong kind.
     """
 
-    _who = staticmethod(asyncio.current_task)
+    _who = staticmethod(this_task)
 
     def __new__(cls, *_: Any, connection: Any = None, **__: Any) -> Self:
         """Choose the class by the connection."""

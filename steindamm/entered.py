@@ -7,6 +7,7 @@ a generator in different threads or tasks): such an end gives back whichever per
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -15,6 +16,14 @@ from steindamm.permits import Permit
 Held = TypeVar("Held", bound=Permit)
 Block: TypeAlias = "tuple[Any, Block | None]"
 """The permit of a block, and the block around it."""
+
+
+def this_task() -> int:
+    """Which task this is, without holding it; 0 where no loop runs: the garbage collector ends what a loop has left."""
+    try:
+        return id(asyncio.current_task())
+    except RuntimeError:
+        return 0
 
 
 class Blocks(Generic[Held]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -79,3 +81,24 @@ class Forever:
 
     def __await__(self) -> Iterator[None]:
         yield
+
+
+def test_a_task_whose_loop_was_closed_gives_its_slot_back() -> None:
+    semaphore = AsyncSemaphore("of a loop that was closed", capacity=1)
+    loop = asyncio.new_event_loop()
+
+    async def hold() -> None:
+        async with semaphore:
+            await asyncio.Event().wait()
+
+    async def begin() -> None:
+        task = loop.create_task(hold())
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        await asyncio.sleep(0)
+        assert (await semaphore.state()).held == 1
+
+    loop.run_until_complete(begin())
+    loop.close()
+    del loop
+    gc.collect()
+    assert asyncio.run(semaphore.state()).held == 0
