@@ -233,8 +233,12 @@ class AsyncAllOf(AllOf):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Give the slots back; tokens that were used do not come back."""
-        await self._end(self._blocks.end())
+        """Give the slots back, though nobody awaits it; tokens that were used do not come back."""
+        permit = self._blocks.end()
+        if kind is not GeneratorExit:
+            await self._end(permit)
+        elif (gift := permit.visit.gift(used=True)) is not None:
+            self._backend.abandon(gift)
 
     def _decorated(self, function: Callable[..., Any]) -> Callable[..., Any]:
         refuse_generator(function)

@@ -230,8 +230,12 @@ class AsyncSemaphore(AsyncChanging, Semaphore):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Give the slot back."""
-        await self._leave(self._blocks.end())
+        """Give the slot back, though nobody awaits it."""
+        permit = self._blocks.end()
+        if kind is GeneratorExit:
+            self._abandon(self._backend, self._ticket_of(permit))
+        else:
+            await self._leave(permit)
 
     def _decorated(self, function: Callable[..., Any]) -> Callable[..., Any]:
         refuse_generator(function)

@@ -12,7 +12,7 @@ import redis
 from support.semaphores import until
 from support.servers import Server
 
-from steindamm import AsyncSemaphore, SyncSemaphore, SyncTokenBucket, all_of
+from steindamm import AsyncSemaphore, AsyncTokenBucket, SyncSemaphore, SyncTokenBucket, all_of
 from steindamm.backends.memory import MEMORY
 
 
@@ -83,16 +83,18 @@ class Forever:
         yield
 
 
-def test_a_task_whose_loop_was_closed_gives_its_slot_back() -> None:
-    semaphore = AsyncSemaphore("of a loop that was closed", capacity=1)
+@pytest.mark.parametrize("is_joined", [False, True], ids=["alone", "with a bucket"])
+def test_a_task_whose_loop_was_closed_gives_its_slot_back(*, is_joined: bool) -> None:
+    semaphore = AsyncSemaphore(f"of a loop that was closed, joined: {is_joined}", capacity=1)
+    limiter: Any = all_of(semaphore, AsyncTokenBucket("beside it")) if is_joined else semaphore
     loop = asyncio.new_event_loop()
 
     async def hold() -> None:
-        async with semaphore:
+        async with limiter:
             await asyncio.Event().wait()
 
     async def begin() -> None:
-        task = loop.create_task(hold())
+        task = asyncio.create_task(hold())
         task._log_destroy_pending = False  # type: ignore[attr-defined]
         await asyncio.sleep(0)
         assert (await semaphore.state()).held == 1
