@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine
-from contextvars import ContextVar
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from steindamm.integrations.arq.delivery import Delivery
+from steindamm.integrations.arq.due import bare, due, is_due
 from steindamm.integrations.arq.entry import FACTS
 from steindamm.integrations.job_limits import ASYNC, JobLimit
 
 Function = TypeVar("Function", bound=Callable[..., Coroutine[Any, Any, Any]])
 
 DEFAULT_MAX_SLEEP = 1.0
-
-_running: ContextVar[str | None] = ContextVar("steindamm_running", default=None)
-"""The job that has passed its limit, if this task runs one."""
 
 
 def rate_limited(
@@ -30,7 +27,8 @@ def rate_limited(
 ) -> Callable[[Function], Function]:
     """Let the jobs of a function start when a limiter lets them.
 
-    Give the function to a worker as before. Called directly, in a test or by another job, it runs at once.
+    Give the function, or the method, to a worker as before. Called directly, in a test or by the code of another job,
+    it runs at once.
 
     Example:
         >>> from steindamm import AsyncTokenBucket
@@ -66,26 +64,34 @@ def limited(function: Function, limit: JobLimit) -> Function:
     """The function whose jobs start within the limit."""
     if not inspect.iscoroutinefunction(function):
         raise TypeError(f"{function!r} is no coroutine function, and arq runs no others")
-    if is_limited(function):
-        raise TypeError(f"{function.__qualname__} is limited already: a function takes one limit")
+    if hasattr(bare(function), "steindamm_limit"):
+        raise TypeError(f"{bare(function).__qualname__} is limited already: a function takes one limit")
 
     @functools.wraps(function)
-    async def run(ctx: Any, *args: Any, **kwargs: Any) -> Any:
-        async def body() -> Any:
-            token = _running.set(ctx["job_id"])
-            try:
-                return await function(ctx, *args, **kwargs)
-            finally:
-                _running.reset(token)
+    async def run(*args: Any, **kwargs: Any) -> Any:
+        place = place_of_context(args)
+        ctx = None if place is None else args[place]
+        if not is_due(limit, run.__qualname__, ctx):
+            return await function(*args, **kwargs)
+        if place is None or ctx is None:
+            raise TypeError(
+                f"{run.__qualname__} is limited, and neither its first argument nor its second is arq's context; "
+                "a decorator that replaces the context goes below rate_limited"
+            )
 
-        if not isinstance(ctx, dict) or not ctx.keys() >= FACTS or _running.get() == ctx["job_id"]:
-            return await function(ctx, *args, **kwargs)
-        return await Delivery(limit, limit.claim(args, kwargs, ctx["job_id"]), ctx).run(body)
+        async def body() -> Any:
+            with due(ctx["job_id"], None):
+                return await function(*args, **kwargs)
+
+        return await Delivery(limit, limit.claim(args[place + 1 :], kwargs, ctx["job_id"]), ctx).run(body)
 
     run.steindamm_limit = limit  # type: ignore[attr-defined]
     return run  # type: ignore[return-value]
 
 
-def is_limited(function: Callable[..., Any]) -> bool:
-    """Whether the jobs of a function have a limit."""
-    return hasattr(function, "steindamm_limit")
+def place_of_context(args: Sequence[Any]) -> int | None:
+    """Where arq's context stands among a call's arguments: first, or in a method second; None where nowhere."""
+    for place, value in enumerate(args[:2]):
+        if isinstance(value, dict) and value.keys() >= FACTS:
+            return place
+    return None

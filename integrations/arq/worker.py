@@ -16,8 +16,9 @@ from arq.utils import to_seconds
 from arq.worker import Function, func
 
 from steindamm.background import ended_in_background
-from steindamm.integrations.arq.decorator import DEFAULT_MAX_SLEEP, is_limited, limited
+from steindamm.integrations.arq.decorator import DEFAULT_MAX_SLEEP, limited
 from steindamm.integrations.arq.deferral import Deferral
+from steindamm.integrations.arq.due import due, limit_of
 from steindamm.integrations.arq.entry import BROKER_ERRORS
 from steindamm.integrations.arq.terms import BEGAN, WORKER_TERMS, WorkerTerms
 from steindamm.integrations.job_limits import ASYNC, JobLimit
@@ -125,20 +126,22 @@ def fitted_cron_job(given: Any, limit: JobLimit, terms: WorkerTerms) -> CronJob:
 
 
 def on_terms(function: Function | CronJob, limit: JobLimit, terms: WorkerTerms) -> Any:
-    """A function's coroutine, limited, which finds the terms where it looks for them."""
+    """A function's coroutine, limited, which finds the terms, and what its job has to pass, where it looks for them."""
     coroutine: Any = function.coroutine
     if hasattr(coroutine, "steindamm_terms"):
         raise TypeError(f"{function.name} is fitted already: rate_limited_worker is given to a worker's settings once")
-    if limit.says_anything and not is_limited(coroutine):
-        coroutine = limited(coroutine, limit)
+    passes = limit_of(coroutine)
+    if limit.says_anything and passes is None:
+        coroutine, passes = limited(coroutine, limit), limit
     if function.timeout_s is not None:
         terms = replace(terms, timeout=function.timeout_s)
 
     @functools.wraps(coroutine)
-    async def run(*args: Any, **kwargs: Any) -> Any:
+    async def run(ctx: Context, *args: Any, **kwargs: Any) -> Any:
         token = WORKER_TERMS.set(terms)
         try:
-            return await coroutine(*args, **kwargs)
+            with due(ctx.get("job_id"), passes):
+                return await coroutine(ctx, *args, **kwargs)
         finally:
             WORKER_TERMS.reset(token)
 

@@ -1,0 +1,136 @@
+"""Which call of a limited function is the job's own, and waits for its turn; calls by other code just run.
+
+Fitted settings tell which limit a job has to pass. Elsewhere the worker knows: it is found by its tasks on the loop,
+and what runs a job there holds the job's function.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+from weakref import WeakSet
+
+from arq.cron import CronJob
+from arq.worker import Function, Worker
+
+from steindamm.integrations.job_limits import JobLimit
+from steindamm.loops import EachLoop
+
+
+class Due(NamedTuple):
+    """What a job has to pass before its code runs.
+
+    Parameters:
+        job_id: The job.
+        limit: Its function's limit; None where it has none, or has been let start.
+    """
+
+    job_id: str | None
+    limit: JobLimit | None
+
+
+_due: ContextVar[Due | None] = ContextVar("steindamm_due", default=None)
+_workers: EachLoop[WeakSet[Worker]] = EachLoop(WeakSet)
+
+
+@contextmanager
+def due(job_id: str | None, limit: JobLimit | None) -> Iterator[None]:
+    """In this block a job has this limit before it, and no other."""
+    token = _due.set(Due(job_id, limit))
+    try:
+        yield
+    finally:
+        _due.reset(token)
+
+
+def is_due(limit: JobLimit, name: str, ctx: Mapping[str, Any] | None) -> bool:
+    """Whether a limited function is called as the function of a job.
+
+    Parameters:
+        limit: The function's limit.
+        name: The function's name.
+        ctx: The job's context; None where the call has none.
+    """
+    told = _due.get()
+    if told is not None and (ctx is None or ctx["job_id"] == told.job_id):
+        return told.limit is limit
+    if ctx is None:
+        return _is_run_by_a_worker(name)
+    function = _function_of(ctx["job_id"])
+    return function is None or limit_of(function.coroutine) is limit
+
+
+def limit_of(coroutine: Callable[..., Any]) -> JobLimit | None:
+    """The limit of a job's function, whatever stands around it.
+
+    `functools.wraps` hands it on. Decorators that do without are known by what they hold: tools for tracing put such
+    around all functions of a worker.
+    """
+    functions = [bare(coroutine)]
+    for function in functions:
+        if hasattr(function, "steindamm_limit"):
+            limit: JobLimit = function.steindamm_limit
+            return limit
+        functions += [held for held in _decorated_by(function) if held not in functions]
+    return None
+
+
+def bare(function: Any) -> Any:
+    """A function without the arguments that were bound to it."""
+    return function.func if isinstance(function, functools.partial) else function
+
+
+def _decorated_by(function: Any) -> Iterator[Any]:
+    """What a decorator holds, under a name of its own. A job that calls a function calls it by the function's name."""
+    if not hasattr(function, "__code__"):
+        return
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError):
+            held = bare(cell.cell_contents)
+            if inspect.iscoroutinefunction(held) and held.__name__ != name:
+                yield held
+
+
+def _function_of(job_id: str) -> Function | CronJob | None:
+    """The function of a job that runs on this loop; None where no worker tells."""
+    workers = _workers.here()
+    function = _told_by(workers, job_id)
+    if function is None:
+        workers.update(_working())
+        function = _told_by(workers, job_id)
+    return function
+
+
+def _told_by(workers: Iterable[Worker], job_id: str) -> Function | CronJob | None:
+    tasks = [worker.tasks[job_id] for worker in workers if job_id in worker.tasks]
+    functions = [_variables(task).get("function") for task in tasks]
+    return next((function for function in functions if function is not None), None)
+
+
+def _working() -> Iterator[Worker]:
+    """The workers on this loop."""
+    for task in asyncio.all_tasks():
+        if getattr(task.get_coro(), "__name__", None) == Worker.main.__name__:
+            worker = _variables(task).get("self")
+            if isinstance(worker, Worker):
+                yield worker
+
+
+def _variables(task: asyncio.Task[Any]) -> Mapping[str, Any]:
+    return inspect.getcoroutinelocals(task.get_coro())  # type: ignore[arg-type]
+
+
+def _is_run_by_a_worker(name: str) -> bool:
+    """Whether this task is that of a job whose function has this name."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return False
+    if task is None or getattr(task.get_coro(), "__qualname__", None) != name:
+        return False
+    return any(task in worker.job_tasks.values() for worker in _working())
