@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from typing import Any
 
 import pytest
 from arq import cron
 from arq.jobs import JobStatus
-from arq.worker import Retry, func
+from arq.worker import JobExecutionFailed, Retry, func
 from support.arq_limits import bucket, eventually, new_name
 
 from steindamm import AsyncSemaphore, AsyncTokenBucket, MaxSleepExceededError, NoTokensAvailableError
@@ -89,6 +90,37 @@ async def test_where_nothing_is_retried_a_wait_beyond_the_timeout_fails_at_once(
     assert error.value.name == limiter.name
     assert error.value.retry_after == pytest.approx(60, abs=2)
     assert error.value.max_sleep == pytest.approx(10, abs=2)
+
+
+async def test_with_one_try_what_only_waits_outlives_its_worker_and_what_ran_runs_once(
+    send: Any, make_worker: Any, run_until_empty: Any
+) -> None:
+    """What `retry_jobs=False` is mostly wanted for."""
+    slot, began = AsyncSemaphore(new_name(), capacity=1), []
+
+    @rate_limited(limiter=slot, max_sleep=60)
+    async def hold(ctx: Ctx, job: int) -> int:
+        began.append(job)
+        await asyncio.sleep(60 if job == 0 else 0)
+        return job
+
+    async def run_and_wait() -> tuple[int, int]:
+        return len(began), (await slot.state()).waiters
+
+    function = func(hold, name="hold", max_tries=1)
+    worker = make_worker(function, burst=False)
+    ending = asyncio.create_task(worker.async_run())
+    running = await send("hold", 0)
+    await eventually(run_and_wait, (1, 0))
+    waiting = await send("hold", 1)
+    await eventually(run_and_wait, (1, 1))
+    worker.handle_sig(signal.SIGTERM)
+    await asyncio.gather(ending, *worker.tasks.values(), return_exceptions=True)
+    await run_until_empty(function)
+    assert await waiting.result(timeout=5) == 1
+    with pytest.raises(JobExecutionFailed, match="max 1 retries exceeded"):
+        await running.result(timeout=5)
+    assert began == [0, 1]
 
 
 async def test_settings_that_are_not_fitted_and_retry_nothing_are_told_what_to_do(
