@@ -93,6 +93,27 @@ async def test_a_job_that_would_wait_too_long_fails(send: Any, run_until_empty: 
         await job.result(timeout=5)
 
 
+async def test_a_not_now_that_is_taken_out_of_a_group_is_heard(send: Any, run_until_empty: Any) -> None:
+    """As docs/live.md shows it. Left in the group it is an error like any other."""
+    server = Server(Throttled(0.1))
+
+    @rate_limited(limiter=bucket(0.03))
+    async def work(ctx: Ctx) -> None:
+        refusals: Any = ()
+        try:
+            async with asyncio.TaskGroup() as calls:
+                calls.create_task(server.call(ctx, 0))
+        except* Throttled as group:
+            refusals = group.exceptions
+        if refusals:
+            raise refusals[0]
+
+    await send("work")
+    worker = await run_until_empty(func(work, name="work", max_tries=1))
+    assert (worker.jobs_complete, worker.jobs_failed) == (1, 0)
+    assert [tries for *_, tries in server.calls] == [1, 1]
+
+
 async def test_a_reader_that_raises_fails_its_job_with_its_error(send: Any, run_until_empty: Any) -> None:
     server = Server(BusyError())
     odd, fine = await send("call", 0), await send("call", 1)
