@@ -49,7 +49,7 @@ def due(job_id: str | None, limit: JobLimit | None) -> Iterator[None]:
 
 
 def is_due(limit: JobLimit, name: str, ctx: Mapping[str, Any] | None) -> bool:
-    """Whether a limited function is called as the function of a job.
+    """Whether a limited function is called as the function of a job: not by other code, or a worker's hook.
 
     Parameters:
         limit: The function's limit.
@@ -61,6 +61,8 @@ def is_due(limit: JobLimit, name: str, ctx: Mapping[str, Any] | None) -> bool:
         return told.limit is limit
     if ctx is None:
         return _is_run_by_a_worker(name)
+    if _worker_in(asyncio.current_task(), Worker.run_job):
+        return False
     function = _function_of(ctx["job_id"])
     return function is None or limit_of(function.coroutine) is limit
 
@@ -92,7 +94,7 @@ def _decorated_by(function: Any) -> Iterator[Any]:
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         with suppress(ValueError):
             held = bare(cell.cell_contents)
-            if inspect.iscoroutinefunction(held) and held.__name__ != name:
+            if inspect.iscoroutinefunction(held) and getattr(held, "__name__", None) != name:
                 yield held
 
 
@@ -115,10 +117,17 @@ def _told_by(workers: Iterable[Worker], job_id: str) -> Function | CronJob | Non
 def _working() -> Iterator[Worker]:
     """The workers on this loop."""
     for task in asyncio.all_tasks():
-        if getattr(task.get_coro(), "__name__", None) == Worker.main.__name__:
-            worker = _variables(task).get("self")
-            if isinstance(worker, Worker):
-                yield worker
+        worker = _worker_in(task, Worker.main)
+        if worker is not None:
+            yield worker
+
+
+def _worker_in(task: asyncio.Task[Any] | None, method: Callable[..., Any]) -> Worker | None:
+    """The worker that runs this method of itself as a task. In `run_job` it calls the settings' hooks."""
+    if task is None or getattr(task.get_coro(), "__name__", None) != method.__name__:
+        return None
+    worker = _variables(task).get("self")
+    return worker if isinstance(worker, Worker) else None
 
 
 def _variables(task: asyncio.Task[Any]) -> Mapping[str, Any]:

@@ -217,6 +217,21 @@ async def test_so_it_does_within_cron_jobs(run_until_empty: Any) -> None:
 
 
 @FITTED_OR_NOT
+async def test_so_it_does_within_a_hook(send: Any, run_until_empty: Any, fitted: bool) -> None:
+    """Were it to wait there, the worker would end of it."""
+    limiter = bucket(0.2)
+    work = plain_function(limiter)
+
+    async def call(ctx: Ctx) -> None:
+        await work(ctx, 0)
+
+    await send("work", 1)
+    worker = await run_until_empty(func(work, name="work"), fitted=fitted, on_job_start=call, on_job_end=call)
+    assert (worker.jobs_complete, worker.jobs_retried) == (1, 0)
+    assert await taken([limiter]) == [1]
+
+
+@FITTED_OR_NOT
 async def test_a_worker_within_a_limited_job_holds_the_limit(
     send: Any, make_worker: Any, run_until_empty: Any, fitted: bool
 ) -> None:
