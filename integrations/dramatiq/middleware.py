@@ -22,6 +22,7 @@ from steindamm.integrations.bodies import put_off
 from steindamm.integrations.bookings import HEADER, Booking
 from steindamm.integrations.decisions import Decision, Defer, Fail, Start, permit_of
 from steindamm.integrations.dramatiq.deferral import hush_worker, note_sending, send_back
+from steindamm.integrations.dramatiq.errands import Errands
 from steindamm.integrations.dramatiq.fetched import Fetched
 from steindamm.integrations.dramatiq.gate import Gate
 from steindamm.integrations.dramatiq.job import Job
@@ -112,6 +113,7 @@ class RateLimitMiddleware(Middleware):
     def _open(self, threads: int) -> None:
         self._threads = Threads(threads)
         self._gate = Gate(self._threads)
+        self._errands = Errands()
         self._returns = Returns(self._threads, self._fetched)
 
     @property
@@ -193,6 +195,10 @@ class RateLimitMiddleware(Middleware):
         self._returns.close()
         self._gate.close()
 
+    def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
+        """Nobody is interrupted any more."""
+        self._errands.close()
+
     # A job
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
@@ -265,9 +271,15 @@ class RateLimitMiddleware(Middleware):
                 with running(partial(permit_of, job.start)):
                     return body(*args, **kwargs)
             except job.limit.not_now as error:
-                outcome = put_off(job.limit, job.claim, job.booking, error)
-            if isinstance(outcome, Fail):
-                raise outcome.error
-            raise send_back(actor.broker, job.message, job.claim, outcome)
+                outcome = self._errands.do(partial(_put_off, actor.broker, job, error))
+            raise outcome
 
         return limited
+
+
+def _put_off(broker: Broker, job: Job, error: Exception) -> Exception:
+    """Send a job back whose body met a "not now", or find out that it may not wait; what to raise then."""
+    outcome = put_off(job.limit, job.claim, job.booking, error)
+    if isinstance(outcome, Fail):
+        return outcome.error
+    return send_back(broker, job.message, job.claim, outcome)
