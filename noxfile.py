@@ -96,8 +96,8 @@ def dramatiq(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def dramatiq_oldest(session: nox.Session) -> None:
     """Real Dramatiq workers, the oldest version that we claim; what takes long is left to the current one."""
-    names = ("connections", "declaring", "deferral", "jobs", "returns", "slots", "testing", "throttling", "workers")
-    files = [f"tests/dramatiq/test_dramatiq_{name}.py" for name in names]
+    names = "connections declaring deferral interrupts jobs refusals returns slots testing throttling workers"
+    files = [f"tests/dramatiq/test_dramatiq_{name}.py" for name in names.split()]
     run_tests(session, files, "dramatiq[redis]==1.17.0", "dramatiq-abort==1.2.1", "redis==5.0.8")
 
 

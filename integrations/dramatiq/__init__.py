@@ -16,6 +16,7 @@ A job that may not start yet goes back to its queue until its turn. It takes no 
 none of its retries.
 """
 
+from steindamm.integrations.dramatiq.deferral import DeferralRefusedError
 from steindamm.integrations.dramatiq.middleware import LimitOptionError, RateLimitMiddleware
 
-__all__ = ["LimitOptionError", "RateLimitMiddleware"]
+__all__ = ["DeferralRefusedError", "LimitOptionError", "RateLimitMiddleware"]

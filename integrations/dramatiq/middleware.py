@@ -21,7 +21,13 @@ from steindamm.errors import MaxSleepExceededError, NoTokensAvailableError
 from steindamm.integrations.bodies import put_off
 from steindamm.integrations.bookings import HEADER, Booking
 from steindamm.integrations.decisions import Decision, Defer, Fail, Start, permit_of
-from steindamm.integrations.dramatiq.deferral import hush_worker, note_sending, send_back
+from steindamm.integrations.dramatiq.deferral import (
+    DeferralRefusedError,
+    Deferred,
+    hush_worker,
+    note_sending,
+    send_back,
+)
 from steindamm.integrations.dramatiq.errands import Errands
 from steindamm.integrations.dramatiq.fetched import Fetched
 from steindamm.integrations.dramatiq.gate import Gate
@@ -36,7 +42,7 @@ from steindamm.running import running
 LOOK = int(os.environ.get("dramatiq_worker_timeout", "100"))  # noqa: SIM112
 """Milliseconds after which a worker looks into an empty queue again. Dramatiq's own default is a second."""
 OPTIONS = ("limiter", "cost", "max_sleep", "max_deferral", "throttle_on")
-FINAL = (MaxSleepExceededError, NoTokensAvailableError)
+FINAL = (MaxSleepExceededError, NoTokensAvailableError, DeferralRefusedError)
 """Errors that reach Dramatiq only when no wait helps any more: a job that raises one is not retried."""
 
 
@@ -215,7 +221,10 @@ class RateLimitMiddleware(Middleware):
         job = Job(message, actor, limit, Booking.read(message.options.pop(HEADER, None)))
         decision = self._decide(job)
         if isinstance(decision, Defer):
-            raise send_back(broker, message, job.claim, decision)
+            sent = send_back(broker, message, job.claim, decision)
+            if isinstance(sent, Deferred):
+                raise sent
+            decision = sent
         note_end(job.claim, job.booking)
         if isinstance(decision, Start):
             job.start = decision
@@ -279,7 +288,7 @@ class RateLimitMiddleware(Middleware):
 
 def _put_off(broker: Broker, job: Job, error: Exception) -> Exception:
     """Send a job back whose body met a "not now", or find out that it may not wait; what to raise then."""
-    outcome = put_off(job.limit, job.claim, job.booking, error)
-    if isinstance(outcome, Fail):
-        return outcome.error
-    return send_back(broker, job.message, job.claim, outcome)
+    outcome: Defer | Deferred | Fail = put_off(job.limit, job.claim, job.booking, error)
+    if isinstance(outcome, Defer):
+        outcome = send_back(broker, job.message, job.claim, outcome)
+    return outcome.error if isinstance(outcome, Fail) else outcome

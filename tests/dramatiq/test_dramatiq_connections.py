@@ -138,15 +138,19 @@ def test_a_job_is_not_sent_back_again_where_the_answer_alone_got_lost(
     assert server.admin.llen("dramatiq:default.DQ") == 1
 
 
-class RefusingOnce(Middleware):
+class NotConnectedError(MiddlewareError, ConnectionError):
+    """Nothing was sent."""
+
+
+class AwayOnce(Middleware):
     """Lets nothing be sent, once."""
 
-    refuses = False
+    is_away = False
 
     def before_enqueue(self, *_: Any) -> None:
-        if self.refuses:
-            self.refuses = False
-            raise MiddlewareError("not now")
+        if self.is_away:
+            self.is_away = False
+            raise NotConnectedError
 
 
 def test_a_job_is_sent_back_again_where_nothing_was_sent(
@@ -154,14 +158,14 @@ def test_a_job_is_sent_back_again_where_nothing_was_sent(
 ) -> None:
     """What this thread has sent before is no proof."""
     monkeypatch.setattr(deferral, "AGAIN", 0.0)
-    refusing = RefusingOnce()
-    broker.add_middleware(refusing, before=type(broker.middleware[0]))
+    away = AwayOnce()
+    broker.add_middleware(away, before=type(broker.middleware[0]))
 
     @dramatiq.actor(broker=broker, limiter=closed)
     def job() -> None: ...
 
     message: Any = dramatiq.MessageProxy(job.send())
-    refusing.refuses = True
+    away.is_away = True
     with pytest.raises(SkipMessage):
         broker.emit_before("process_message", message)
     assert server.admin.llen("dramatiq:default.DQ") == 1

@@ -129,15 +129,31 @@ def test_a_forged_booking_gains_no_start(broker: StubBroker, deliver: Deliver, n
     assert len(waiting(broker)) == 1
 
 
+def error_of(module: str, kind: str) -> Exception:
+    error: Exception = getattr(pytest.importorskip(module), kind)("secret")
+    return error
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        ("builtins", "ConnectionError"),
+        ("dramatiq.errors", "ConnectionClosed"),
+        ("redis", "ConnectionError"),
+        ("redis", "TimeoutError"),
+        ("redis", "ReadOnlyError"),
+        ("pika.exceptions", "AMQPConnectionError"),
+    ],
+)
 def test_a_broker_that_does_not_answer_is_asked_until_it_does_and_the_job_does_not_run_meanwhile(
-    broker: StubBroker, deliver: Deliver, name: str, monkeypatch: pytest.MonkeyPatch
+    broker: StubBroker, deliver: Deliver, name: str, monkeypatch: pytest.MonkeyPatch, failure: tuple[str, str]
 ) -> None:
     monkeypatch.setattr(deferral, "AGAIN", 0.0)
-    enqueue, failures = broker.enqueue, iter([ConnectionError("secret")] * 3)
+    enqueue, failures = broker.enqueue, iter([error_of(*failure)] * 3)
 
     def flaky(message: Message, *, delay: int | None = None) -> Message:
-        for failure in failures:
-            raise failure
+        for error in failures:
+            raise error
         return enqueue(message, delay=delay)
 
     monkeypatch.setattr(broker, "enqueue", flaky)
