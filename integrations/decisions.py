@@ -84,9 +84,15 @@ class Unavailable(Defer):
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """The job fails with an error."""
+    """The job fails with an error.
+
+    Parameters:
+        error: The error.
+        silence: Why the backend did not answer; None where it did.
+    """
 
     error: Exception
+    silence: LimiterUnavailableError | None = None
 
 
 Decision = Start | Defer | Fail
@@ -137,9 +143,16 @@ def unanswered(job: JobLimit, claim: Claim, booking: Booking, error: LimiterUnav
     """What becomes of a job whose limiter's backend does not answer."""
     now = time.time()
     if time_left(job, booking, now) == 0:
-        return Fail(MaxSleepExceededError(claim.limiter.name, None, job.max_deferral))
+        return Fail(MaxSleepExceededError(claim.limiter.name, None, job.max_deferral), silence=error)
     wait = UNAVAILABLE_WAIT * random.uniform(0.5, 1.0)  # noqa: S311
     return Unavailable(wait, booking.deferred(booking.limiter, booking.turn, now), error=error)
+
+
+def silence_of(decision: Decision) -> LimiterUnavailableError | None:
+    """Why the backend did not answer; None where it did."""
+    if isinstance(decision, Unavailable):
+        return decision.error
+    return decision.silence if isinstance(decision, Fail) else None
 
 
 def again(claim: Claim, booking: Booking, missed: Start) -> Booking:

@@ -15,7 +15,7 @@ from typing import Any
 from steindamm.answers import Answer
 from steindamm.errors import LimiterUnavailableError
 from steindamm.integrations.bookings import Booking
-from steindamm.integrations.decisions import Decision, Defer, Start, again, decide
+from steindamm.integrations.decisions import Decision, Defer, Start, again
 from steindamm.integrations.dramatiq.outages import Outages
 from steindamm.integrations.dramatiq.threads import Threads
 from steindamm.integrations.job_limits import Claim, JobLimit
@@ -53,7 +53,7 @@ class Gate:
     def ask(self, limit: JobLimit, claim: Claim, booking: Booking) -> Decision:
         """Decide on one job; one that may start may do so at once, its wait has been slept through."""
         while True:
-            decision = self._outages.ask(self._ask, limit, claim, booking)
+            decision = self._ask(limit, claim, booking)
             if not isinstance(decision, Start) or not decision.is_missed:
                 return decision
             give_back(claim, decision.answer)
@@ -69,7 +69,7 @@ class Gate:
             return self._ask_several(limit, claim, booking, bearable if may_sleep else 0.0)
         if not may_sleep:
             bearable = SHORT if is_back else 0.0
-        decision = decide(limit, claim, booking, accept=bearable)
+        decision = self._outages.decide(limit, claim, booking, accept=bearable)
         return self._slept(claim, booking, decision) if isinstance(decision, Start) else decision
 
     def _slept(self, claim: Claim, booking: Booking, start: Start) -> Decision:
@@ -92,7 +92,7 @@ class Gate:
             if not isinstance(decision, Defer) or decision.answer is None:
                 return decision
             booking = booking._replace(limiter=claim.limiter.name, turn=decision.booking.turn)
-        decision = decide(limit, claim, booking, accept=0.0)
+        decision = self._outages.decide(limit, claim, booking, accept=0.0)
         if isinstance(decision, Defer) and booking.deferrals == 0:
             return replace(decision, wait=min(decision.wait, FIRST_LOOK))
         return decision
@@ -101,7 +101,7 @@ class Gate:
         """Several limits keep nothing for one who sleeps: it asks again when its wait is over."""
         give_up = time.monotonic() + patience
         while True:
-            decision = decide(limit, claim, booking, accept=patience)
+            decision = self._outages.decide(limit, claim, booking, accept=patience)
             if isinstance(decision, Start):
                 return self._slept(claim, booking, decision)
             if not isinstance(decision, Defer) or decision.answer is None:
@@ -115,7 +115,7 @@ class Gate:
         """Stand in line for a while, to be handed a slot the moment that one is free."""
         limiter: Any = claim.limiter
         handed = Event()
-        decision = decide(limit, claim, booking, accept=accept, wake=handed.set)
+        decision = self._outages.decide(limit, claim, booking, accept=accept, wake=handed.set)
         if not isinstance(decision, Defer) or decision.answer is None:
             return decision
         permit = None
