@@ -100,13 +100,13 @@ class CarefulConsume:
         self._consume: Callable[..., Consumer] = broker.consume
         self._fetched = fetched
 
-    def __call__(self, queue_name: str, **options: Any) -> CarefulConsumer:
-        """Consume a queue."""
-        consumer = self._consume(queue_name=queue_name, **options)
+    def __call__(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> CarefulConsumer:
+        """Consume a queue, as `RedisBroker.consume` does."""
+        consumer = self._consume(queue_name, prefetch, timeout)
         return CarefulConsumer(consumer, self._broker, queue_name, self._fetched)
 
 
 def consume_carefully(broker: Broker, fetched: Fetched) -> None:
     """Let a Redis broker make careful consumers from now on; others have no need to."""
     if isinstance(broker, RedisBroker) and not isinstance(broker.consume, CarefulConsume):
-        broker.consume = CarefulConsume(broker, fetched)  # type: ignore[method-assign, assignment]
+        broker.consume = CarefulConsume(broker, fetched)  # type: ignore[method-assign]

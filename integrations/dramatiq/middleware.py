@@ -216,7 +216,7 @@ class RateLimitMiddleware(Middleware):
         self._end(message)
         actor = broker.actors.get(message.actor_name)
         limit = self._limits.get(actor) if actor is not None else None
-        if actor is None or limit is None:
+        if actor is None or limit is None or message.failed:
             return
         job = Job(message, actor, limit, Booking.read(message.options.pop(HEADER, None)))
         decision = self._decide(job)

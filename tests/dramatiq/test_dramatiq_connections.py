@@ -138,6 +138,20 @@ def test_a_job_is_not_sent_back_again_where_the_answer_alone_got_lost(
     assert server.admin.llen("dramatiq:default.DQ") == 1
 
 
+def test_a_broker_is_consumed_as_before_when_its_worker_has_started(broker: RedisBroker) -> None:
+    broker.declare_queue("other")
+    sent = dramatiq.Message("other", "job", (), {}, {})
+    broker.enqueue(sent)
+    worker = dramatiq.Worker(broker, queues={"default"}, worker_threads=1, worker_timeout=20)
+    worker.start()
+    try:
+        message = next(broker.consume("other", 1, 1_000))
+    finally:
+        worker.stop()
+    assert message is not None
+    assert message.message_id == sent.message_id
+
+
 class NotConnectedError(MiddlewareError, ConnectionError):
     """Nothing was sent."""
 

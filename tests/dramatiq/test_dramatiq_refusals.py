@@ -77,3 +77,22 @@ def test_a_job_whose_copy_is_refused_is_a_dead_letter_and_others_run(
             message.get_result(backend=results)
     assert len(seen.deliveries) == 3
     assert [record.levelno for record in caplog.records if "can't go back" in record.getMessage()] == [40, 40]
+
+
+class Screening(dramatiq.Middleware):
+    """Fails the jobs that it does not like: Dramatiq runs none that has failed."""
+
+    def before_process_message(self, _: Any, message: Any) -> None:
+        message.fail()
+
+
+def test_a_job_that_another_middleware_has_failed_is_a_dead_letter_and_does_not_come_back(
+    broker: StubBroker, start_worker: StartWorker, seen: Seen, name: str
+) -> None:
+    broker.add_middleware(Screening(), before=AgeLimit)
+    limiter = SyncTokenBucket(name, capacity=1, refill_frequency=3_600)
+    limiter.acquire()
+    dramatiq.actor(lambda: None, broker=broker, actor_name="job", limiter=limiter).send()
+    start_worker(threads=1)
+    until(lambda: broker.dead_letters)
+    assert not seen.sent_back
