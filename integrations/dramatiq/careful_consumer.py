@@ -108,5 +108,13 @@ class CarefulConsume:
 
 def consume_carefully(broker: Broker, fetched: Fetched) -> None:
     """Let a Redis broker make careful consumers from now on; others have no need to."""
-    if isinstance(broker, RedisBroker) and not isinstance(broker.consume, CarefulConsume):
+    if not isinstance(broker, RedisBroker):
+        return
+    if fetched.is_forked:
+        logger.warning(
+            "this worker was forked from a process that had its Redis broker already, and Redis takes all such workers"
+            " for one: messages that do not arrive where a connection breaks wait until all of them have ended; make"
+            " the broker in each worker's own process"
+        )
+    if not isinstance(broker.consume, CarefulConsume):
         broker.consume = CarefulConsume(broker, fetched)  # type: ignore[method-assign]

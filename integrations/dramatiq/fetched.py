@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from threading import Lock, Thread, current_thread
@@ -17,9 +18,15 @@ class Fetched:
     """The messages of one broker that this process has in hand, from their arrival until the broker hears the end."""
 
     def __init__(self) -> None:
+        self._process = os.getpid()
         self._lock = Lock()
         self._held_by: dict[str, Thread | None] = {}
         self._consumers: defaultdict[str, WeakSet[Thread]] = defaultdict(WeakSet)
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this process was forked with its broker in it, and others are the same worker to Redis."""
+        return os.getpid() != self._process
 
     def begins(self, queue: str) -> None:
         """This thread consumes a queue from now on: for the first time, or anew, and then with an empty memory."""
@@ -57,6 +64,8 @@ class Fetched:
 
     def not_arrived(self, queue: str, sent: Iterable[str]) -> list[str]:
         """The ids of what was sent to this process and nobody here knows, if this thread alone consumes the queue."""
+        if self.is_forked:
+            return []
         with self._lock:
             if any(thread.is_alive() for thread in self._consumers[queue] if thread is not current_thread()):
                 return []

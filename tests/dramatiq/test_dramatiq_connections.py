@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -136,6 +138,48 @@ def test_a_job_is_not_sent_back_again_where_the_answer_alone_got_lost(
         logger.removeHandler(mending)
     assert not network.cuts
     assert server.admin.llen("dramatiq:default.DQ") == 1
+
+
+class Telling(logging.Handler):
+    """Writes the log of a process into a list."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        self.server = server
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.server.admin.rpush("said", record.getMessage())
+
+
+def test_workers_that_were_forked_with_their_broker_leave_each_others_jobs_alone(
+    server: Server, broker: RedisBroker
+) -> None:
+    @dramatiq.actor(broker=broker)
+    def job(number: int) -> None:
+        server.admin.rpush("ran", number)
+
+    def work() -> None:
+        logging.getLogger("steindamm.dramatiq").addHandler(Telling(server))
+        worker = dramatiq.Worker(broker, worker_threads=1, worker_timeout=20)
+        worker.start()
+        is_over.wait(30)
+        worker.stop()
+
+    for number in range(JOBS):
+        job.send(number)
+    held_by_another = broker.do_fetch("default", JOBS // 2)
+    forking = multiprocessing.get_context("fork")
+    is_over = forking.Event()
+    process = forking.Process(target=work, daemon=True)
+    process.start()
+    try:
+        until(lambda: server.admin.llen("ran") >= JOBS - len(held_by_another))
+        time.sleep(0.2)
+    finally:
+        is_over.set()
+        process.join(30)
+    assert server.admin.llen("ran") == JOBS - len(held_by_another)
+    assert [b"was forked" in line for line in server.admin.lrange("said", 0, -1)] == [True]
 
 
 def test_a_broker_is_consumed_as_before_when_its_worker_has_started(broker: RedisBroker) -> None:
