@@ -27,6 +27,7 @@ class Job:
         start: What it was given.
         error: What to raise instead of running it.
         entered: Whether the function was called.
+        bypassed: Whether it ran all the same, by another way than the actor's `fn`.
     """
 
     message: MessageProxy
@@ -37,6 +38,7 @@ class Job:
     start: Start | None = None
     error: Exception | None = None
     entered: bool = False
+    bypassed: bool = False
 
     def __post_init__(self) -> None:
         self._home = self.message.queue_name
@@ -48,7 +50,7 @@ class Job:
     def end(self) -> None:
         """Give back what it held, or was given for nothing; it is acknowledged where it came from."""
         if self.claim is not None and self.start is not None:
-            if self.entered:
+            if self.entered or self.bypassed:
                 release(self.claim, self.start)
             else:
                 give_back(self.claim, self.start.answer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import sys
 import time
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from threading import current_thread, local
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from dramatiq import Actor, Broker, Message, MessageProxy, Worker
 from dramatiq.brokers.stub import StubBroker
@@ -38,6 +39,8 @@ from steindamm.integrations.dramatiq.threads import Threads
 from steindamm.integrations.job_limits import JobLimit
 from steindamm.integrations.waiting import note_end
 from steindamm.running import running
+
+logger = logging.getLogger("steindamm.dramatiq")
 
 LOOK = int(os.environ.get("dramatiq_worker_timeout", "100"))  # noqa: SIM112
 """Milliseconds after which a worker looks into an empty queue again. Dramatiq's own default is a second."""
@@ -112,6 +115,7 @@ class RateLimitMiddleware(Middleware):
         }
         JobLimit(**self._defaults)
         self._limits: WeakKeyDictionary[Actor[..., Any], JobLimit] = WeakKeyDictionary()
+        self._bypassing: WeakSet[Actor[..., Any]] = WeakSet()
         self._here = _Here()
         self._fetched = Fetched()
         self._open(threads=1)
@@ -248,11 +252,28 @@ class RateLimitMiddleware(Middleware):
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """End the job."""
+        if exception is None:
+            self._find_bypass(message)
         self._end(message)
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
         """End the job."""
         self._end(message)
+
+    def _find_bypass(self, message: MessageProxy) -> None:
+        """Say so, once for each actor, where a job has come to its end and its limited function was not called."""
+        job = self._here.job
+        if job is None or job.entered or message.failed or (job.start is None and job.error is None):
+            return
+        job.bypassed = True
+        if job.actor not in self._bypassing:
+            self._bypassing.add(job.actor)
+            logger.error(
+                "actor %r is not limited as it should be: its class, %s, calls the function that it was given;"
+                " it must call self.fn",
+                job.actor.actor_name,
+                type(job.actor).__name__,
+            )
 
     def _end(self, message: MessageProxy) -> None:
         """End this thread's job, if there is one; where that is interrupted, it is done again."""

@@ -18,7 +18,7 @@ from dramatiq.results.backends import StubBackend
 from support.dramatiq_jobs import PATIENCE, Seen, tight, until
 from support.servers import Server
 
-from steindamm import AsyncTokenBucket, MaxSleepExceededError, SyncTokenBucket, where_is
+from steindamm import AsyncTokenBucket, MaxSleepExceededError, SyncSemaphore, SyncTokenBucket, where_is
 
 StartWorker = Callable[..., dramatiq.Worker]
 
@@ -266,6 +266,36 @@ def test_the_age_limit_counts_from_the_first_sending(broker: StubBroker, start_w
     broker.join("default", timeout=PATIENCE)
     assert len(broker.dead_letters) == 1
     assert runs == [1]
+
+
+class CallingActor(dramatiq.Actor[..., Any]):
+    """Calls the function that it was given, and not its own ``fn``, which the middleware limits."""
+
+    def __init__(self, fn: Callable[..., Any], **options: Any) -> None:
+        super().__init__(fn, **options)
+        self.given = fn
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.given(*args, **kwargs)
+
+
+def test_an_actor_class_that_goes_round_the_limit_is_reported_and_its_jobs_spend_their_tokens(
+    broker: StubBroker, start_worker: StartWorker, seen: Seen, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs: list[str] = []
+    bucket, slots = SyncTokenBucket(name, capacity=3, refill_frequency=3_600), SyncSemaphore(name, capacity=1)
+    for kind, limiter in (("bucket", bucket), ("slots", slots)):
+        actor = dramatiq.actor(runs.append, actor_class=CallingActor, actor_name=f"of {kind}", limiter=limiter)
+        for _ in range(5):
+            actor.send(kind)
+    with caplog.at_level(logging.ERROR, "steindamm.dramatiq"):
+        start_worker(threads=1)
+        until(lambda: runs.count("slots") == 5 and len(seen.sent_back) >= 2)
+    assert runs.count("bucket") == 3
+    until(slots.try_acquire)
+    said = sorted(record.getMessage() for record in caplog.records if record.name == "steindamm.dramatiq")
+    assert [line[:17] for line in said] == ["actor 'of bucket'", "actor 'of slots' "]
+    assert all("CallingActor" in line and "self.fn" in line for line in said)
 
 
 def test_jobs_without_a_limit_run_while_others_wait(
