@@ -284,8 +284,12 @@ def test_an_actor_class_that_goes_round_the_limit_is_reported_and_its_jobs_spend
 ) -> None:
     runs: list[str] = []
     bucket, slots = SyncTokenBucket(name, capacity=3, refill_frequency=3_600), SyncSemaphore(name, capacity=1)
+
+    def work(kind: str) -> None:
+        runs.append(kind)
+
     for kind, limiter in (("bucket", bucket), ("slots", slots)):
-        actor = dramatiq.actor(runs.append, actor_class=CallingActor, actor_name=f"of {kind}", limiter=limiter)
+        actor = dramatiq.actor(work, actor_class=CallingActor, actor_name=f"of {kind}", limiter=limiter)
         for _ in range(5):
             actor.send(kind)
     with caplog.at_level(logging.ERROR, "steindamm.dramatiq"):
