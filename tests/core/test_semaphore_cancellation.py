@@ -17,6 +17,7 @@ from support.semaphores import Kind, fresh_name, held, keys_of, until
 from support.servers import Server
 
 from steindamm import AsyncSemaphore, SlotPermit, SyncSemaphore
+from steindamm.backends.redis.semaphore import ONCE_MORE
 
 
 def waiters(kind: Kind, name: str) -> int:
@@ -136,6 +137,8 @@ class TestCoroutinesThatAreClosed:
         coroutine.close()
         if permit:
             await semaphore.release(permit)
+        if not async_semaphores.local:
+            await asyncio.sleep(ONCE_MORE / 2)  # what the coroutine asked has come to the server, however late
         await settled(async_semaphores, semaphore, again=True)
 
 

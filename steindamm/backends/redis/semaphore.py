@@ -25,6 +25,8 @@ from steindamm.state import MOST_LISTED, SemaphoreState
 from steindamm.tickets import Ticket
 
 logger = logging.getLogger("steindamm")
+ONCE_MORE = 1.0
+"""Seconds after which a question that was cut short has come to the server, if it ever does."""
 
 TERMS = Struct("<4d")
 REQUEST = Struct("<4d")
@@ -93,11 +95,11 @@ class RedisSemaphore(Generic[Link]):
         """What reaches the server; all limiters of a client share it."""
         return self._link
 
-    def leave_later(self, ticket: Ticket) -> None:
+    def leave_later(self, ticket: Ticket, seconds: float = 0.0) -> None:
         """Have given back what a ticket may hold, or wait for, as soon as there is somebody who takes it."""
         self.forget(ticket)
         ticket.good_until = monotonic() + self._wire.lease
-        ticket.due = 0.0
+        ticket.due = monotonic() + seconds
         self._link.watch.add(ticket, self)
 
     def entering(self, ticket: Ticket, stay: Stay) -> None:
@@ -310,7 +312,12 @@ class AsyncRedisSemaphore(RedisSemaphore[AsyncLink]):
     def abandon(self, ticket: Ticket) -> None:
         """Leave where nobody can await it; where no loop runs any more, the lease ends by itself."""
         if asyncio._get_running_loop() is not None:
-            in_background(self.leave(ticket, used=False))
+            in_background(self._leave_twice(ticket))
+
+    async def _leave_twice(self, ticket: Ticket) -> None:
+        """The question that was cut short may come to the server after the first time."""
+        await self.leave(ticket, used=False)
+        self.leave_later(ticket, ONCE_MORE)
 
     async def renew(self, tickets: list[Ticket]) -> None:
         """Hold on to what the tickets hold or wait for, and give back what is gone."""
