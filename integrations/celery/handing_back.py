@@ -12,6 +12,8 @@ from steindamm.integrations.bookings import HEADER, Booking
 VISIBILITY_TIMEOUT = 1_800.0
 """Seconds after which a broker that was told nothing else may deliver an unacknowledged message again: SQS and
 RabbitMQ do after half an hour, Redis after an hour."""
+DEATHS = ("x-death", "x-first-death-", "x-last-death-")
+"""How headers begin in which RabbitMQ notes where it dead-lettered a message, which is how it delays one, too."""
 SHARE = 4
 """A job waits for at most this part of that time in one go, so that it has the rest to run."""
 
@@ -45,7 +47,8 @@ def hand_back(
         content_type: How its arguments were written, where that is known.
         publishing: Further options of `apply_async`.
     """
-    options: dict[str, Any] = {**publishing, "headers": {**(context.headers or {}), HEADER: booking.written()}}
+    headers = {**without_deaths(context.headers or {}), HEADER: booking.written()}
+    options: dict[str, Any] = {**publishing, "headers": headers}
     if content_type in registry.type_to_name:
         options["serializer"] = registry.type_to_name[content_type]
     for shown in ("argsrepr", "kwargsrepr"):  # what the sender lets others see of the arguments
@@ -53,3 +56,8 @@ def hand_back(
             options[shown] = context.get(shown)
     signature = task.signature_from_request(context, args, kwargs, countdown=countdown, **options)
     signature.apply_async(add_to_parent=False)
+
+
+def without_deaths(headers: dict[str, Any]) -> dict[str, Any]:
+    """A message's headers for its copy: RabbitMQ drops one, as a cycle, that it is told to have delayed before."""
+    return {name: value for name, value in headers.items() if not name.startswith(DEATHS)}

@@ -16,18 +16,35 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+QUORUM = {"task_default_queue_type": "quorum", "task_default_exchange": "quorum", "task_default_exchange_type": "topic"}
+
+
 @pytest.fixture(scope="module")
-def rabbits(make_farm: Callable[..., Farm], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    """Two workers of a RabbitMQ."""
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
     binary = rabbitmq_binary()
     assert binary
     with RabbitMQ(binary, tmp_path_factory.mktemp("rabbitmq")) as broker:
-        farm = make_farm(broker_url=broker.url)
-        for _ in range(2):
-            farm.start(concurrency=2, ready=False)
-        farm.wait_until_ready()
-        yield farm
-        farm.stop()
+        yield broker
+
+
+@pytest.fixture(scope="module")
+def rabbits(make_farm: Callable[..., Farm], broker: RabbitMQ) -> Iterator[Farm]:
+    """Two workers of a RabbitMQ."""
+    farm = make_farm(broker_url=broker.url)
+    for _ in range(2):
+        farm.start(concurrency=2, ready=False)
+    farm.wait_until_ready()
+    yield farm
+    farm.stop()
+
+
+@pytest.fixture(scope="module")
+def quorum(make_farm: Callable[..., Farm], broker: RabbitMQ) -> Iterator[Farm]:
+    """A worker whose queue is a quorum queue: RabbitMQ itself delays what is to come later."""
+    farm = make_farm(broker_url=broker.url, task_default_queue="quorum", **QUORUM)
+    farm.start(queue="quorum", concurrency=2)
+    yield farm
+    farm.stop()
 
 
 def test_a_retry_and_a_body_that_was_refused_keep_what_they_are(rabbits: Farm, label: str) -> None:
@@ -46,3 +63,10 @@ def test_held_jobs_run_once_though_their_worker_ends(rabbits: Farm, label: str) 
     starts = rabbits.wait_for("start", label, count=12)
     assert len({start.job for start in starts}) == len(starts) == 12
     assert max(start.at for start in starts) - min(start.at for start in starts) >= 11 / 5 * 0.9
+
+
+def test_a_job_goes_back_to_a_quorum_queue_time_and_again(quorum: Farm, label: str) -> None:
+    """Its copy must not tell RabbitMQ where it has been: what comes there again is dropped."""
+    job = quorum.send("refused_for", label, 1.0, 3.0)
+    assert job.get(timeout=PATIENCE) == label
+    assert [entry.more[0] for entry in quorum.journal("refused", label)] == ["1", "2"]

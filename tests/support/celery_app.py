@@ -328,6 +328,17 @@ def refused_too_long(self: Any, label: str, name: str, seconds: float = 0.5) -> 
     return pass_inside(self, label, name, seconds)
 
 
+@app.task(base=RateLimitedTask)
+def refused_for(label: str, *pauses: float) -> str:
+    """A server refuses the job's first calls, for so many seconds each."""
+    calls = journal.incr(f"calls {label}")
+    journal.expire(f"calls {label}", 600)
+    if calls <= len(pauses):
+        record("refused", label, calls)
+        raise Throttled(pauses[calls - 1])
+    return label
+
+
 @app.task(bind=True, base=RateLimitedTask, limiter=SyncTokenBucket.from_rate("5/s", "local"))
 def work_locally(self: Any, label: str) -> str:
     return do(self, label, "return", 0)
