@@ -37,6 +37,9 @@ def hand_back(
 ) -> None:
     """Publish a copy of a job that carries its booking; the original is acknowledged by the caller, after it.
 
+    It goes past the task's `apply_async`, which may have its own mind about new jobs, and this is none: a task that
+    refuses a job while there is one with the same arguments would refuse it.
+
     Parameters:
         task: The job's task.
         context: Its request, as the task sees it.
@@ -45,7 +48,7 @@ def hand_back(
         kwargs: Its keyword arguments.
         countdown: Seconds until it is delivered; None for at once.
         content_type: How its arguments were written, where that is known.
-        publishing: Further options of `apply_async`.
+        publishing: Further options of `Celery.send_task`.
     """
     headers = {**without_deaths(context.headers or {}), HEADER: booking.written()}
     options: dict[str, Any] = {**publishing, "headers": headers}
@@ -55,7 +58,8 @@ def hand_back(
         if context.get(shown):
             options[shown] = context.get(shown)
     signature = task.signature_from_request(context, args, kwargs, countdown=countdown, **options)
-    signature.apply_async(add_to_parent=False)
+    sending = {"ignore_result": task.ignore_result, **task._get_exec_options(), **signature.options}
+    task.app.send_task(task.name, signature.args, signature.kwargs, task_type=task, add_to_parent=False, **sending)
 
 
 def without_deaths(headers: dict[str, Any]) -> dict[str, Any]:

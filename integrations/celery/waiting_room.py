@@ -61,6 +61,7 @@ class WaitingRoom(bootsteps.StartStopStep):
         super().__init__(consumer, **options)
         self._consumer = consumer
         self._most_held = consumer.app.conf.get("worker_eta_task_limit") or MOST_HELD
+        self._brokers_errors = (OperationalError, OSError, *consumer.channel_errors)
         self._changing = Lock()
         self._held: dict[GatedRequest, Held] = {}
         self._due: set[GatedRequest] = set()
@@ -130,13 +131,16 @@ class WaitingRoom(bootsteps.StartStopStep):
         return True
 
     def hand_back(self, job: GatedRequest, countdown: float | None = None) -> None:
-        """Send a job back to the queue; if that fails, hold it and try again."""
+        """Send a job back to the queue; hold it and try again if the broker fails, and let it fail if it can't go."""
         self.let_go(job)
         try:
             job.hand_back(countdown)
-        except Exception as error:  # noqa: BLE001
+        except self._brokers_errors as error:
             logger.warning("Task %s[%s] can't go back to its queue now: %r", job.name, job.id, error)
             self._keep(job, UNAVAILABLE_WAIT, self.hand_back)
+        except Exception as error:  # noqa: BLE001
+            job.refuse(error)
+            self.send_on(job)
 
     def leaves(self, job: GatedRequest) -> None:
         """A job that was due has got its pool slot."""

@@ -32,6 +32,15 @@ app.conf.update(
 app.conf.update(SETTINGS)
 
 
+def route(name: str, args: Any, kwargs: Any, options: Any, **_: Any) -> None:
+    """A router of somebody's own, which does not know the way of each job."""
+    if "no way back" in args:
+        raise LookupError("no such way")
+
+
+app.conf.task_routes = (route,)
+
+
 def do(task: Any, label: str, how: str, seconds: float) -> str:
     """Do what a job is told to do."""
     record("start", label, task.request.retries, os.getpid())
@@ -326,6 +335,27 @@ def refused_and_retried(self: Any, label: str, name: str, seconds: float = 0.5) 
 @app.task(bind=True, base=RateLimitedTask, max_deferral=1.0)
 def refused_too_long(self: Any, label: str, name: str, seconds: float = 0.5) -> str:
     return pass_inside(self, label, name, seconds)
+
+
+class OnlyOnce(RateLimitedTask):
+    """A base of somebody's own, with jobs of which there must not be two with the same arguments."""
+
+    abstract = True
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        if not journal.set(f"{self.name} {args}", 1, nx=True, ex=600):
+            raise LookupError("there is one already")
+        return super().apply_async(args, kwargs, **options)
+
+
+@app.task(bind=True, base=OnlyOnce, limiter=limit_of)
+def only_once(self: Any, limit: Any, label: str) -> str:
+    return call_once_refused(self, label, Throttled(0.1))
+
+
+@app.task
+def send_only_once(limit: Any, label: str) -> None:
+    only_once.delay(limit, label)
 
 
 @app.task(base=RateLimitedTask)
