@@ -50,7 +50,7 @@ def hand_back(
         content_type: How its arguments were written, where that is known.
         publishing: Further options of `Celery.send_task`.
     """
-    headers = {**without_deaths(context.headers or {}), HEADER: booking.written()}
+    headers = {**copied_headers(context), HEADER: booking.written()}
     options: dict[str, Any] = {**publishing, "headers": headers}
     if content_type in registry.type_to_name:
         options["serializer"] = registry.type_to_name[content_type]
@@ -62,6 +62,10 @@ def hand_back(
     task.app.send_task(task.name, signature.args, signature.kwargs, task_type=task, add_to_parent=False, **sending)
 
 
-def without_deaths(headers: dict[str, Any]) -> dict[str, Any]:
-    """A message's headers for its copy: RabbitMQ drops one, as a cycle, that it is told to have delayed before."""
+def copied_headers(context: Any) -> dict[str, Any]:
+    """The sender's headers of a job, for its copy; none where one that is named "headers" hides them.
+
+    RabbitMQ drops a message, as a cycle, that it is told to have delayed before.
+    """
+    headers = context.headers if isinstance(context.headers, dict) else {}
     return {name: value for name, value in headers.items() if not name.startswith(DEATHS)}

@@ -61,8 +61,9 @@ class GatedRequest(Request):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        headers = self._request_dict.get("headers") or self._request_dict  # the first is where protocol 1 has them
-        self.booking = Booking.read(headers.get(HEADER))
+        inner = self._request_dict.get("headers")  # where protocol 1 has them; else a header of the sender's own
+        carries = isinstance(inner, dict) and HEADER in inner
+        self.booking = Booking.read((inner if carries else self._request_dict).get(HEADER))
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

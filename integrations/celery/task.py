@@ -16,7 +16,7 @@ from kombu.utils.imports import symbol_by_name
 
 from steindamm.integrations.bodies import Closing, away, put_off, reading
 from steindamm.integrations.bookings import HEADER, Booking
-from steindamm.integrations.celery.handing_back import hand_back, longest_hop
+from steindamm.integrations.celery.handing_back import copied_headers, hand_back, longest_hop
 from steindamm.integrations.celery.not_now import NotNow
 from steindamm.integrations.celery.passing import Passing
 from steindamm.integrations.decisions import Defer, Fail, again, decide, permit_of, release
@@ -154,7 +154,7 @@ class RateLimitedTask(Task):
             raise Ignore
         note_end(claim, booking)
         passing = {HEADER: Passing(booking, permit=permit_of(decision))}
-        self.request.update(passing, headers={**(self.request.headers or {}), **passing})
+        self.request.update(passing, headers={**copied_headers(self.request), **passing})
         if claim is None or decision is None:
             return self.run_limited(body, args, kwargs)
         time.sleep(decision.wait)

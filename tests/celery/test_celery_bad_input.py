@@ -103,3 +103,11 @@ def test_a_forged_header_gains_no_start(farm: Any, label: str, header: object) -
     farm.send("ungated", limit, f"{label} forged", headers={"steindamm": header})
     farm.wait_until_logged(f"limiter '{label}'", 2)
     assert [entry.job for entry in farm.journal("start", label)] == [f"{label} first"]
+
+
+@pytest.mark.parametrize("task", ["work", "ungated"])
+@pytest.mark.parametrize("value", ["nonsense", [1], {"steindamm": 5}])
+def test_a_header_named_headers_is_one_like_others(farm: Any, label: str, task: str, value: object) -> None:
+    job = farm.send(task, [label, "100/s", 1], label, headers={"headers": value})
+    assert job.get(timeout=PATIENCE) == label
+    assert all(worker.is_alive for worker in farm.workers)
