@@ -23,6 +23,7 @@ from steindamm.integrations.bookings import Booking
 from steindamm.integrations.celery.asking import Askers
 from steindamm.integrations.celery.gate import Gate
 from steindamm.integrations.celery.handing_back import longest_hop
+from steindamm.integrations.celery.process_slots import count_slots_of_processes
 from steindamm.integrations.celery.thread_slots import give_slots_to_threads
 from steindamm.integrations.celery.waker import Waker
 from steindamm.integrations.decisions import UNAVAILABLE_WAIT
@@ -65,6 +66,7 @@ class WaitingRoom(bootsteps.StartStopStep):
         self._changing = Lock()
         self._held: dict[GatedRequest, Held] = {}
         self._due: set[GatedRequest] = set()
+        self._launching: set[GatedRequest] = set()
         self.slot_holders: WeakSet[GatedRequest] = WeakSet()
         self._remembered: dict[tuple[str, int], Booking] = {}
         self._slots_owed = 0
@@ -81,6 +83,10 @@ class WaitingRoom(bootsteps.StartStopStep):
     def of(cls, app: Celery) -> WaitingRoom | None:
         """The room of the worker that runs in this process; None where none does."""
         return cls._rooms.get(app)
+
+    def start(self, consumer: Any) -> None:
+        """The pool has started by now."""
+        count_slots_of_processes(consumer, lambda: len(self._launching))
 
     def register_with_event_loop(self, _: Any, hub: Any) -> None:
         """Let other threads call into the worker's loop."""
@@ -150,10 +156,12 @@ class WaitingRoom(bootsteps.StartStopStep):
         """Give a job to the pool in so many seconds; it keeps its pool slot."""
 
         def launch(_: GatedRequest) -> None:
+            self._launching.discard(job)
             self.let_go(job)
             if not self._start(job, partial(job.launch, start)):
                 self.free_pool_slot()
 
+        self._launching.add(job)
         self._keep(job, wait, launch)
 
     def free_pool_slot(self) -> None:
@@ -192,6 +200,7 @@ class WaitingRoom(bootsteps.StartStopStep):
             self._cancel(held)
         self._held.clear()
         self._due.clear()
+        self._launching.clear()
         self.gate.close()
         for job in waiting:
             job.departures += 1

@@ -63,6 +63,7 @@ class Worker:
 
     def __init__(self, log: Path, environment: dict[str, str], *options: str) -> None:
         self.log = log
+        self.name = f"{log.stem}@tests"
         with log.open("wb") as file:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "celery", "-A", "support.celery_app", "worker", "-l", "INFO", "-E",

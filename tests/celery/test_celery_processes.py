@@ -1,0 +1,55 @@
+"""Pool processes that come and go: no job passes the gate before there is a process for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from support.celery_workers import Farm
+
+from steindamm import SyncSemaphore
+
+PROCESSES = 2
+
+
+@pytest.fixture(scope="module")
+def changing(make_farm: Callable[..., Farm]) -> Iterator[Farm]:
+    """A worker whose processes run one job each, and one that is told to have more of them."""
+    farm = make_farm()
+    farm.start("--max-tasks-per-child", "1", queue="recycled", concurrency=PROCESSES, ready=False)
+    farm.start(queue="growing", concurrency=PROCESSES, ready=False)
+    farm.wait_until_ready()
+    yield farm
+    assert all(worker.is_alive for worker in farm.workers)
+
+
+def held(farm: Farm, limit: list[Any]) -> int:
+    name, capacity, _ = limit
+    return SyncSemaphore(name, capacity=capacity, connection=farm.limits.url).state().held
+
+
+def test_processes_that_are_replaced_let_no_job_take_a_slot_early(changing: Farm, label: str) -> None:
+    limit = [label, 10, 60.0]
+    for _ in range(4):
+        changing.send("unlimited", label, 0.1, queue="recycled")
+    for number in range(4):
+        changing.send("work", limit, f"{label} {number}", "sleep", 0.5, queue="recycled")
+    changing.wait_for("start", label, count=PROCESSES)
+    assert held(changing, limit) <= PROCESSES
+    starts = changing.wait_for("end", label, count=4) and changing.journal("start", label)
+    assert len({start.more[1] for start in starts}) == 4
+
+
+def test_a_new_process_lets_one_more_job_start(changing: Farm, label: str) -> None:
+    """It takes the one that waits; who comes then has to wait."""
+    limit, worker = [label, 10, 60.0], changing.workers[1]
+    for number in range(PROCESSES + 1):
+        changing.send("work", limit, f"{label} {number}", "sleep", 1.0, queue="growing")
+    changing.wait_for("start", label, count=PROCESSES)
+    changing.app.control.pool_grow(1, destination=[worker.name], reply=True)
+    changing.send("work", limit, f"{label} more", queue="growing")
+    worker.wait_until_it_says("received", PROCESSES + 2)
+    changing.app.control.ping(destination=[worker.name], limit=1)
+    assert held(changing, limit) <= PROCESSES + 1
+    changing.wait_for("end", label, count=PROCESSES + 2)
