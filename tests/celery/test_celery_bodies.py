@@ -57,4 +57,4 @@ def test_a_job_that_goes_back_is_what_it_was(farm: Any, label: str) -> None:
     assert job.get(timeout=PATIENCE) == label
     first, last = farm.journal("entered", label)
     assert first.more == last.more
-    assert first.more[4:] == ["[50, 40]", "one", "known as", "3"]
+    assert first.more[4:] == ["None", "[50, 40]", "one", "known as", "3"]

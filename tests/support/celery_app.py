@@ -312,6 +312,7 @@ def pass_inside(task: Any, label: str, name: str, seconds: float) -> str:
         request.expires,
         request.reply_to,
         request.root_id,
+        request.parent_id,
         request.timelimit,
         request.get("tenant"),
         request.shadow,
