@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from celery import Celery, Task
@@ -12,6 +13,8 @@ from steindamm.integrations.bookings import HEADER, Booking
 VISIBILITY_TIMEOUT = 1_800.0
 """Seconds after which a broker that was told nothing else may deliver an unacknowledged message again: SQS and
 RabbitMQ do after half an hour, Redis after an hour."""
+LEAST_DELAY = 1.0
+"""Seconds; Celery fails to send what RabbitMQ is to delay for less, and so a worker holds it for all of that time."""
 DEATHS = ("x-death", "x-first-death-", "x-last-death-")
 """How headers begin in which RabbitMQ notes where it dead-lettered a message, which is how it delays one, too."""
 SHARE = 4
@@ -51,6 +54,8 @@ def hand_back(
         publishing: Further options of `Celery.send_task`.
     """
     headers = {**copied_headers(context), HEADER: booking.written(), **facts_of(context)}
+    if countdown is not None and countdown < LEAST_DELAY:
+        headers["eta"], countdown = (task.app.now() + timedelta(seconds=countdown)).isoformat(), None
     options: dict[str, Any] = {**publishing, "headers": headers}
     if content_type in registry.type_to_name:
         options["serializer"] = registry.type_to_name[content_type]

@@ -67,6 +67,6 @@ def test_held_jobs_run_once_though_their_worker_ends(rabbits: Farm, label: str) 
 
 def test_a_job_goes_back_to_a_quorum_queue_time_and_again(quorum: Farm, label: str) -> None:
     """Its copy must not tell RabbitMQ where it has been: what comes there again is dropped."""
-    job = quorum.send("refused_for", label, 1.0, 3.0)
+    job = quorum.send("refused_for", label, 0.3, 1.0, 3.0)
     assert job.get(timeout=PATIENCE) == label
-    assert [entry.more[0] for entry in quorum.journal("refused", label)] == ["1", "2"]
+    assert [entry.more[0] for entry in quorum.journal("refused", label)] == ["1", "2", "3"]
