@@ -22,7 +22,7 @@ from kombu.exceptions import OperationalError
 from steindamm.integrations.bookings import Booking
 from steindamm.integrations.celery.asking import Askers
 from steindamm.integrations.celery.gate import Gate
-from steindamm.integrations.celery.handing_back import longest_hop
+from steindamm.integrations.celery.handing_back import LEAST_DELAY, longest_hop
 from steindamm.integrations.celery.process_slots import count_slots_of_processes
 from steindamm.integrations.celery.thread_slots import give_slots_to_threads
 from steindamm.integrations.celery.waker import Waker
@@ -36,6 +36,10 @@ logger = logging.getLogger("steindamm.celery")
 MOST_HELD = 10_000
 """Jobs for which a worker fetches others, unless `worker_eta_task_limit` says less; those that wait beyond them
 keep it from fetching more."""
+NO_MORE = (
+    "With quorum queues a worker may not fetch more while it holds jobs, so those that wait for a slot of a semaphore "
+    "may keep others out: give them a queue and a worker of their own"
+)
 LAST_CALLS = 2.0
 """Seconds that a worker which ends waits for its last calls to limiters."""
 
@@ -71,7 +75,7 @@ class WaitingRoom(bootsteps.StartStopStep):
         self._remembered: dict[tuple[str, int], Booking] = {}
         self._slots_owed = 0
         self._frees_slots = False
-        self.longest_hop = longest_hop(consumer.app)
+        self.longest_hop = self._longest_stay = longest_hop(consumer.app)
         self.waker = Waker()
         self.askers = Askers(self.waker)
         self.gate = Gate(self)
@@ -85,8 +89,15 @@ class WaitingRoom(bootsteps.StartStopStep):
         return cls._rooms.get(app)
 
     def start(self, consumer: Any) -> None:
-        """The pool has started by now."""
+        """The pool has started by now, and it is known what the broker can do.
+
+        Where it delays jobs itself, it lets nobody change how many a worker may fetch: then none is held that it could
+        delay, for it would keep others out.
+        """
         count_slots_of_processes(consumer, lambda: len(self._launching))
+        if fetches_no_more(consumer):
+            self._longest_stay = LEAST_DELAY
+            logger.warning("%s", NO_MORE)
 
     def register_with_event_loop(self, _: Any, hub: Any) -> None:
         """Let other threads call into the worker's loop."""
@@ -105,8 +116,8 @@ class WaitingRoom(bootsteps.StartStopStep):
 
     def hold(self, job: GatedRequest, wait: float) -> None:
         """Hold a job for so many seconds; then it asks for a pool slot again."""
-        if wait > self.longest_hop:
-            self.hand_back(job, self.longest_hop)
+        if wait > self._longest_stay:
+            self.hand_back(job, min(wait, self.longest_hop))
         else:
             self._keep(job, wait, self.resume)
 
@@ -277,3 +288,10 @@ def _leave(waiting: list[GatedRequest]) -> None:
             return
         except Exception as error:  # noqa: BLE001
             logger.warning("Task %s[%s] is left to the broker: %r", job.name, job.id, error)
+
+
+def fetches_no_more(consumer: Any) -> bool:
+    """Whether Celery fixes what a worker may fetch, as it has to for RabbitMQ's quorum queues, and does from 5.5 on."""
+    is_rabbitmq = not consumer.connection.qos_semantics_matches_spec
+    kinds = [(queue.queue_arguments or {}).get("x-queue-type") for queue in consumer.app.amqp.queues.values()]
+    return is_rabbitmq and "quorum" in kinds and bool(consumer.app.conf.get("worker_detect_quorum_queues"))

@@ -70,3 +70,12 @@ def test_a_job_goes_back_to_a_quorum_queue_time_and_again(quorum: Farm, label: s
     job = quorum.send("refused_for", label, 0.3, 1.0, 3.0)
     assert job.get(timeout=PATIENCE) == label
     assert [entry.more[0] for entry in quorum.journal("refused", label)] == ["1", "2", "3"]
+
+
+def test_jobs_that_wait_for_a_turn_keep_no_others_out_of_a_quorum_queues_worker(quorum: Farm, label: str) -> None:
+    """It may never have more than a fixed number of jobs, so RabbitMQ keeps them until shortly before their turns."""
+    for number in range(12):
+        quorum.send("work", [label, "1/20s", 1], f"{label} {number}")
+    quorum.wait_until_logged(f"limiter '{label}'", 8)
+    quorum.send("unlimited", label)
+    assert quorum.wait_for("unlimited", label)
