@@ -3,7 +3,8 @@
 The pool frees a slot for each process that ends, in case it took a job along that never frees its own. One that ends
 between two jobs, since it has run its share of them (`max_tasks_per_child`), grew too big, or is not needed any
 longer, takes none: each such slot would let one more job past the gate, with its tokens and its slots taken, to wait in
-the pool's own queue.
+the pool's own queue. So would a pool that grows, for which Celery counts each new process twice, and a connection that
+is lost, after which it takes all slots for free though jobs run on.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ class ProcessSlots:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._slots, name)
 
+    def count(self) -> None:
+        """Count anew which are free."""
+        self._slots.value = max(0, self._slots.initial_value - self._taken())
+
     def release(self) -> None:
         """Free a slot, if there are fewer than there are processes."""
         if self._slots.value + self._taken() < self._slots.initial_value:
@@ -42,7 +47,7 @@ class ProcessSlots:
 
 
 def count_slots_of_processes(consumer: Any, promised: Callable[[], int]) -> None:
-    """Let the slots be as many as there are processes, if a worker runs its jobs in processes.
+    """Let the slots be as many as there are processes, if a worker runs its jobs in processes; called at each start.
 
     Parameters:
         consumer: The worker's consumer; its pool has started.
@@ -57,3 +62,4 @@ def count_slots_of_processes(consumer: Any, promised: Callable[[], int]) -> None
 
     if not isinstance(pool._putlock, ProcessSlots):
         pool._putlock = ProcessSlots(pool._putlock, taken)
+    pool._putlock.count()

@@ -15,10 +15,11 @@ PROCESSES = 2
 
 @pytest.fixture(scope="module")
 def changing(make_farm: Callable[..., Farm]) -> Iterator[Farm]:
-    """A worker whose processes run one job each, and one that is told to have more of them."""
+    """A worker whose processes run one job each, one that is told to have more of them, and one that is cut off."""
     farm = make_farm()
     farm.start("--max-tasks-per-child", "1", queue="recycled", concurrency=PROCESSES, ready=False)
     farm.start(queue="growing", concurrency=PROCESSES, ready=False)
+    farm.start(queue="cut off", concurrency=PROCESSES, ready=False)
     farm.wait_until_ready()
     yield farm
     assert all(worker.is_alive for worker in farm.workers)
@@ -27,6 +28,13 @@ def changing(make_farm: Callable[..., Farm]) -> Iterator[Farm]:
 def held(farm: Farm, limit: list[Any]) -> int:
     name, capacity, _ = limit
     return SyncSemaphore(name, capacity=capacity, connection=farm.limits.url).state().held
+
+
+def cut_off_workers(farm: Farm) -> None:
+    """End the connections over which the workers wait for jobs."""
+    for client in farm.admin.client_list():
+        if client["cmd"] == "brpop":
+            farm.admin.client_kill_filter(_id=client["id"])
 
 
 def test_processes_that_are_replaced_let_no_job_take_a_slot_early(changing: Farm, label: str) -> None:
@@ -53,3 +61,16 @@ def test_a_new_process_lets_one_more_job_start(changing: Farm, label: str) -> No
     changing.app.control.ping(destination=[worker.name], limit=1)
     assert held(changing, limit) <= PROCESSES + 1
     changing.wait_for("end", label, count=PROCESSES + 2)
+
+
+def test_a_connection_that_is_lost_frees_no_slot_of_a_job_that_runs_on(changing: Farm, label: str) -> None:
+    limit, worker = [label, 10, 60.0], changing.workers[2]
+    for number in range(PROCESSES):
+        changing.send("work", limit, f"{label} {number}", "sleep", 2.5, queue="cut off")
+    changing.wait_for("start", label, count=PROCESSES)
+    cut_off_workers(changing)
+    worker.wait_until_it_says("Connected to", 2)
+    changing.send("work", limit, f"{label} more", queue="cut off")
+    worker.wait_until_it_says("received", PROCESSES + 1)
+    assert held(changing, limit) <= PROCESSES
+    changing.wait_for("end", label, count=PROCESSES + 1)
