@@ -79,7 +79,7 @@ def celery(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def celery_oldest(session: nox.Session) -> None:
     """Real Celery workers, the oldest version that we claim; what takes long is left to the current one."""
-    names = ("rate", "slots", "canvas", "bodies", "bad_input", "tasks", "outages")
+    names = ("rate", "slots", "canvas", "bodies", "bad_input", "tasks", "outages", "going_back")
     files = [f"tests/celery/test_celery_{name}.py" for name in names]
     run_tests(session, files, "celery==5.3.6", "kombu==5.4.2", "redis==5.0.8")
 
