@@ -43,7 +43,7 @@ CURRENT = {
 """What callers, and the workers of each queue, are made of today; mixed ones of versions that share a redis-py."""
 
 
-def run_tests(session: nox.Session, folders: list[str], *requirements: str, at_a_time: int = 2) -> None:
+def run_tests(session: nox.Session, folders: list[str], *requirements: str, at_a_time: int = 3) -> None:
     session.install("--editable", ".", *TESTS, *requirements, *COVERAGE)
     pytest = ["coverage", "run", "-m", "pytest"] if COVERAGE else ["pytest"]
     session.run(*pytest, *(session.posargs or [*FILES_AT_A_TIME, str(at_a_time), *folders]))
@@ -61,7 +61,7 @@ def core(session: nox.Session) -> None:
     if session.python != "3.11":
         session.env["STEINDAMM_TEST_HISTORIES"] = "400"
         chosen += ["-k", "not cluster"]
-    run_tests(session, chosen, redis, at_a_time=6)
+    run_tests(session, chosen, redis, at_a_time=8)
 
 
 @nox.session(python="3.11")
@@ -88,9 +88,7 @@ def celery_oldest(session: nox.Session) -> None:
 def dramatiq(session: nox.Session) -> None:
     """Real Dramatiq workers, the current version, on Redis and RabbitMQ, and their demo."""
     folders = ["tests/dramatiq", "tests/demo/test_demo_dramatiq.py", "steindamm/integrations/dramatiq"]
-    run_tests(
-        session, folders, *CURRENT["dramatiq"], "dramatiq[rabbitmq]", "dramatiq-abort==1.2.1", "rich", at_a_time=3
-    )
+    run_tests(session, folders, *CURRENT["dramatiq"], "dramatiq[rabbitmq]", "dramatiq-abort==1.2.1", "rich")
 
 
 @nox.session(python="3.11")
@@ -105,7 +103,7 @@ def dramatiq_oldest(session: nox.Session) -> None:
 def arq(session: nox.Session) -> None:
     """Real arq workers, the current version, and its demo."""
     folders = ["tests/arq", "tests/demo/test_demo_arq.py", "steindamm/integrations/arq"]
-    run_tests(session, folders, *CURRENT["arq"], "rich", at_a_time=3)
+    run_tests(session, folders, *CURRENT["arq"], "rich")
 
 
 @nox.session(python="3.11")
@@ -119,13 +117,13 @@ def arq_oldest(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def together(session: nox.Session) -> None:
     """A worker of each queue at one limiter, and the short form of `chaos`."""
-    run_tests(session, ["tests/together", "tests/chaos"], *CURRENT["mixed"])
+    run_tests(session, ["tests/together", "tests/chaos"], *CURRENT["mixed"], at_a_time=2)
 
 
 @nox.session(python="3.11")
 def demo(session: nox.Session) -> None:
     """The demo as its users run it."""
-    run_tests(session, ["--dist=load", "tests/demo"], "steindamm[demo]", at_a_time=3)
+    run_tests(session, ["--dist=load", "tests/demo"], "steindamm[demo]")
 
 
 @nox.session(python="3.11")
