@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from threading import Lock, get_ident
+from threading import get_ident
 from types import TracebackType
 from typing import Any, Self
 
 from steindamm.answers import Answer
 from steindamm.backends.memory import MEMORY, MemorySemaphore
+from steindamm.bell import Bell
 from steindamm.changing import SyncChanging
 from steindamm.checks import checked_number, checked_seconds
 from steindamm.errors import SteindammError
@@ -80,13 +81,12 @@ class SyncSemaphore(SyncChanging, Semaphore):
             MaxSleepExceededError: No slot came within `max_sleep`.
             LimiterUnavailableError: Redis did not answer.
         """
-        handed = Lock()
-        handed.acquire()
+        handed = Bell()
         backend = self._backend
-        ticket = self._ticket(handed.release)
+        ticket = self._ticket(handed.ring)
         try:
             place = backend.enter(ticket, 0.0, Stay.LISTENING)
-            if place.standing is Standing.WAITING and not _comes(handed, self._patience(ticket, place)):
+            if place.standing is Standing.WAITING and not handed.wait(self._patience(ticket, place)):
                 place = self._give_up(ticket)
                 if place.standing is Standing.OUT:
                     raise self._refusal(place)
@@ -251,11 +251,6 @@ class SyncSemaphore(SyncChanging, Semaphore):
                 return function(*args, **kwargs)
 
         return limited
-
-
-def _comes(handed: Lock, patience: float | None) -> bool:
-    """Whether a slot is handed over within so many seconds; None waits without end."""
-    return handed.acquire(timeout=-1 if patience is None else patience)
 
 
 class SyncLocalSemaphore(SyncSemaphore):

@@ -53,7 +53,8 @@ def hand_back(
         content_type: How its arguments were written, where that is known.
         publishing: Further options of `Celery.send_task`.
     """
-    headers = {**copied_headers(context), HEADER: booking.written(), **facts_of(context)}
+    own_parent = {"parent_id": context.parent_id}  # where a job runs, Celery takes it for the parent of what is sent
+    headers = {**copied_headers(context), HEADER: booking.written(), **own_parent}
     if countdown is not None and countdown < LEAST_DELAY:
         headers["eta"], countdown = (task.app.now() + timedelta(seconds=countdown)).isoformat(), None
     options: dict[str, Any] = {**publishing, "headers": headers}
@@ -65,11 +66,6 @@ def hand_back(
     signature = task.signature_from_request(context, args, kwargs, countdown=countdown, **options)
     sending = {"ignore_result": task.ignore_result, **task._get_exec_options(), **signature.options}
     task.app.send_task(task.name, signature.args, signature.kwargs, task_type=task, add_to_parent=False, **sending)
-
-
-def facts_of(context: Any) -> dict[str, Any]:
-    """What Celery would get wrong: it takes a job for the child of the one that runs where it is sent, its own."""
-    return {"parent_id": context.parent_id}
 
 
 def copied_headers(context: Any) -> dict[str, Any]:
