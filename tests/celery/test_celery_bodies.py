@@ -10,7 +10,7 @@ from support.celery_workers import PATIENCE
 
 from steindamm import MaxSleepExceededError, SyncTokenBucket
 
-EVERY = 0.5
+EVERY = 1.2
 
 
 def taken(farm: Any, name: str, times: int) -> None:
