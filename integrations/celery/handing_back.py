@@ -9,6 +9,7 @@ from celery import Celery, Task
 from kombu.serialization import registry
 
 from steindamm.integrations.bookings import HEADER, Booking
+from steindamm.integrations.celery.confirming import confirmed_producer
 
 VISIBILITY_TIMEOUT = 1_800.0
 """Seconds after which a broker that was told nothing else may deliver an unacknowledged message again: SQS and
@@ -65,7 +66,9 @@ def hand_back(
             options[shown] = context.get(shown)
     signature = task.signature_from_request(context, args, kwargs, countdown=countdown, **options)
     sending = {"ignore_result": task.ignore_result, **task._get_exec_options(), **signature.options}
-    task.app.send_task(task.name, signature.args, signature.kwargs, task_type=task, add_to_parent=False, **sending)
+    with confirmed_producer(task.app) as producer:
+        sending |= {"task_type": task, "add_to_parent": False, "producer": producer}
+        task.app.send_task(task.name, signature.args, signature.kwargs, **sending)
 
 
 def copied_headers(context: Any) -> dict[str, Any]:

@@ -170,11 +170,15 @@ class RateLimitMiddleware(Middleware):
         warn_of_local(limit.limiter for limit in self._limits.values())
 
     def _lose_nothing(self, broker: Broker) -> None:
-        """Look after what Redis sends; whose broker is another one need not have its client."""
+        """Look after what Redis sends, and what RabbitMQ is sent; nobody needs the client of a broker he has not."""
         if "dramatiq.brokers.redis" in sys.modules:
             from steindamm.integrations.dramatiq.careful_consumer import consume_carefully  # noqa: PLC0415
 
             consume_carefully(broker, self._fetched)
+        if "dramatiq.brokers.rabbitmq" in sys.modules:
+            from steindamm.integrations.dramatiq.confirming import confirm_deliveries  # noqa: PLC0415
+
+            confirm_deliveries(broker)
 
     def _take_place(self, broker: Broker) -> None:
         """Stand before whatever interrupts a thread: asking and releasing must not be cut short."""

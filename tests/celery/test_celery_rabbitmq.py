@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
 import pytest
+from chaos.proxy import Proxy
 from support.celery_workers import PATIENCE, Farm
 from support.rabbitmq import RabbitMQ, rabbitmq_binary
 
 from steindamm import SyncTokenBucket
+from steindamm.integrations.bookings import HEADER
 
 pytestmark = pytest.mark.skipif(
     rabbitmq_binary() is None or find_spec("pika") is None, reason="no RabbitMQ is installed, or no pika to see it with"
@@ -63,6 +65,23 @@ def test_held_jobs_run_once_though_their_worker_ends(rabbits: Farm, label: str) 
     starts = rabbits.wait_for("start", label, count=12)
     assert len({start.job for start in starts}) == len(starts) == 12
     assert max(start.at for start in starts) - min(start.at for start in starts) >= 11 / 5 * 0.9
+
+
+def test_a_job_that_is_lost_on_its_way_back_to_the_queue_is_sent_again(
+    make_farm: Callable[..., Farm], broker: RabbitMQ, label: str
+) -> None:
+    with Proxy(broker.port) as network:
+        farm = make_farm(broker_url=broker.url.replace(str(broker.port), str(network.port)), task_default_queue="lossy")
+        worker = farm.start(queue="lossy", concurrency=1)
+        for number in range(6):
+            farm.send("work", [label, "2/s", 1], f"{label} {number}")
+        farm.wait_until_logged(f"limiter '{label}'", 5)
+        network.loses = HEADER.encode()
+        assert worker.end() == 0
+        assert not network.loses
+        farm.start(queue="lossy", concurrency=1)
+        farm.wait_for("start", label, count=6)
+        farm.stop()
 
 
 def test_a_job_goes_back_to_a_quorum_queue_time_and_again(quorum: Farm, label: str) -> None:

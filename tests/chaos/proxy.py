@@ -11,6 +11,8 @@ from typing import Self
 from support.servers import HOST
 
 CHUNK = 65536
+UNNOTICED = 0.3
+"""Seconds from the loss of a request to the end of its connection."""
 
 
 class Proxy:
@@ -20,10 +22,12 @@ class Proxy:
         delay: Seconds for which it holds each piece back.
         swallows: Whether what is sent gets lost while the connections stay.
         cuts: Whether each connection ends in the middle of the next reply.
+        loses: What tells one request from others: the next such is lost, and its connection ends a little later.
     """
 
     delay = 0.0
     swallows = cuts = False
+    loses = b""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -49,6 +53,10 @@ class Proxy:
         with suppress(OSError):
             while data := source.recv(CHUNK):
                 time.sleep(self.delay)
+                if self.loses and self.loses in data and not reply:
+                    self.loses = b""
+                    time.sleep(UNNOTICED)
+                    break
                 if self.swallows:
                     continue
                 if self.cuts and reply:

@@ -6,10 +6,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import dramatiq
 import pytest
+from chaos.proxy import Proxy
+from support.dramatiq_jobs import tight, until
 from support.dramatiq_workers import Workers, most_in
 from support.rabbitmq import RabbitMQ, rabbitmq_binary
 from support.servers import Server
+
+from steindamm.integrations.bookings import HEADER
+from steindamm.integrations.dramatiq import RateLimitMiddleware
 
 JOBS = 100
 
@@ -49,3 +55,29 @@ def test_limited_jobs_keep_the_limit_use_it_and_hold_up_nobody(
         assert {job.retries for job in ended + workers.ended("refused_twice")} == {0}
         late = sorted(line.at - float(line.says[0]) for line in workers.of("unlimited"))
         assert late[len(late) // 2] < 0.5
+
+
+def test_a_job_that_is_lost_on_its_way_back_to_the_queue_is_sent_again(rabbitmq: RabbitMQ) -> None:
+    from dramatiq.brokers.rabbitmq import RabbitmqBroker
+
+    ran: list[int] = []
+    with Proxy(rabbitmq.port) as network:
+        broker = RabbitmqBroker(url=rabbitmq.url.replace(str(rabbitmq.port), str(network.port)))
+        broker.add_middleware(RateLimitMiddleware())
+
+        @dramatiq.actor(broker=broker, queue_name="lossy", limiter=tight("lossy"), max_sleep=0)
+        def job(number: int) -> None:
+            ran.append(number)
+
+        network.loses = HEADER.encode()
+        for number in range(4):
+            job.send(number)
+        worker = dramatiq.Worker(broker, worker_threads=1, worker_timeout=20)
+        worker.start()
+        try:
+            until(lambda: len(ran) == 4)
+        finally:
+            worker.stop()
+            broker.close()
+    assert not network.loses
+    assert sorted(ran) == [0, 1, 2, 3]
