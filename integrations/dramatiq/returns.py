@@ -11,10 +11,11 @@ import logging
 from heapq import heappop, heappush
 from itertools import count
 from queue import Empty, PriorityQueue
-from threading import Condition, Thread
+from threading import Lock, Thread
 from time import time
 from typing import Any
 
+from steindamm.bell import Bell
 from steindamm.integrations.bookings import HEADER
 from steindamm.integrations.dramatiq.fetched import Fetched
 from steindamm.integrations.dramatiq.threads import Threads
@@ -41,7 +42,8 @@ class Returns:
     def __init__(self, threads: Threads, fetched: Fetched) -> None:
         self._threads = threads
         self._fetched = fetched
-        self._changed = Condition()
+        self._changing = Lock()
+        self._news = Bell()
         self._looks: list[tuple[float, int, Consumer]] = []
         self._unserved: set[Consumer] = set()
         self._numbers = count()
@@ -61,26 +63,26 @@ class Returns:
     def thread_is_free(self) -> None:
         """Look again for jobs whose turn came while no thread was free."""
         if self._unserved:
-            with self._changed:
+            with self._changing:
                 unserved, self._unserved = self._unserved, set()
             for consumer in unserved:
                 self._look_at(0.0, consumer)
 
     def close(self) -> None:
         """Leave all jobs where they are."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
+        self._closed = True
+        self._news.ring()
 
     def _look_at(self, moment: float, consumer: Consumer) -> None:
         look = (moment, next(self._numbers), consumer)
-        with self._changed:
+        with self._changing:
             heappush(self._looks, look)
             if self._thread is None:
                 self._thread = Thread(target=self._run, name="steindamm-returns", daemon=True)
                 self._thread.start()
-            elif self._looks[0] is look:
-                self._changed.notify()
+            is_next = self._looks[0] is look
+        if is_next:
+            self._news.ring()
 
     def _run(self) -> None:
         while consumers := self._next_due():
@@ -92,15 +94,21 @@ class Returns:
 
     def _next_due(self) -> set[Consumer]:
         """Those to look at, when it is time; none when the worker ends."""
+        while not self._closed:
+            found, until_next = self._due()
+            if found:
+                return found
+            self._news.wait(until_next)
+        return set()
+
+    def _due(self) -> tuple[set[Consumer], float | None]:
+        """Those to look at now, and in how many seconds to look again; None when somebody says so."""
         found: set[Consumer] = set()
-        with self._changed:
-            while not found and not self._closed:
-                now = _now()
-                while self._looks and self._looks[0][0] <= now:
-                    found.add(heappop(self._looks)[2])
-                if not found:
-                    self._changed.wait(min((self._looks[0][0] - now) / 1000, IDLE) if self._looks else None)
-        return found
+        with self._changing:
+            now = _now()
+            while self._looks and self._looks[0][0] <= now:
+                found.add(heappop(self._looks)[2])
+            return found, min((self._looks[0][0] - now) / 1000, IDLE) if self._looks else None
 
     def _bring_back(self, consumer: Consumer) -> None:
         """Give what is due to the threads that are free."""
@@ -112,7 +120,7 @@ class Returns:
             if self._fetched.take_out(message):
                 self._hand_over(consumer, message)
             memory.task_done()
-        with self._changed:
+        with self._changing:
             self._unserved.add(consumer)
         if self._has_room():
             self.thread_is_free()
