@@ -14,7 +14,7 @@ from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread, current_thread
 from time import monotonic
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, finalize
 
 from steindamm.integrations.celery.waker import Waker
 from steindamm.integrations.decisions import Decision, Fail, Unavailable
@@ -70,7 +70,7 @@ class Asker:
 
     def __init__(self, waker: Waker) -> None:
         self._waker = waker
-        self._new: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self._new: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._failed: deque[_Asked] = deque()
         self._failures = 0
         self._next_try = self._next_complaint = 0.0
@@ -103,12 +103,17 @@ class Asker:
         self.tell(finished.set)
         finished.wait(patience)
 
+    def end(self) -> None:
+        """Nobody will ask any more."""
+        self._new.put(None)
+
     def _run(self) -> None:
         while (call := self._next()) is not None:
             try:
                 call()
             except Exception:
                 logger.exception("a call to a limiter failed")
+            del call
 
     def _next(self) -> Callable[[], object] | None:
         """What is new comes first; what failed before comes when the pause is over."""
@@ -202,7 +207,10 @@ class Askers:
         if link is None:
             return DIRECT
         asker = self._of_link.get(link)
-        return asker or self._of_link.setdefault(link, Asker(self._waker))
+        if asker is None:
+            asker = self._of_link[link] = Asker(self._waker)
+            finalize(link, asker.end)
+        return asker
 
     def finish(self, patience: float) -> None:
         """Wait until all have made their calls, but no longer than so many seconds."""

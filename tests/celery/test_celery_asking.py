@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 
 import pytest
+import redis
 from support.celery_workers import until
 
-from steindamm import LimiterUnavailableError
+from steindamm import LimiterUnavailableError, SyncTokenBucket
 from steindamm.integrations.bookings import Booking
-from steindamm.integrations.celery.asking import Asker
+from steindamm.integrations.celery.asking import IDLE, Asker, Askers
 from steindamm.integrations.celery.waker import Waker
 from steindamm.integrations.decisions import Decision, Defer, Fail, Unavailable
 
@@ -114,3 +116,19 @@ def test_calls_are_made_in_their_order_and_can_be_waited_for(asker: Asker) -> No
     asker.tell(lambda: made.index("nothing"))
     asker.finish(10)
     assert made == list(range(100))
+
+
+def test_who_asks_a_server_ends_with_the_last_limiter_of_its_client() -> None:
+    """A function that makes a client for each job would else leave a thread behind for each."""
+    askers = Askers(Waker())
+
+    def asked() -> Thread:
+        limiter = SyncTokenBucket("asked about", connection=redis.Redis())
+        asker = askers.of(limiter)
+        assert asker.ask(Asked()) is YES
+        return asker._thread
+
+    thread = asked()
+    gc.collect()
+    thread.join(IDLE / 3)
+    assert not thread.is_alive()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import subprocess
 import sys
@@ -184,6 +185,19 @@ def test_limiters_of_one_client_share_what_they_keep(valkey: Server) -> None:
 
 
 # Event loops
+
+
+def test_a_client_for_each_limiter_is_warned_of_once(
+    valkey: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each has connections of its own; a function that makes one for each job runs out of them."""
+    links._warn_of_many.cache_clear()
+    gc.collect()
+    monkeypatch.setattr(links, "MANY", len(links._alive) + 3)
+    clients = [redis.Redis.from_url(valkey.url) for _ in range(5)]
+    for client in clients:
+        assert SyncTokenBucket(name=name(), connection=client).try_acquire()
+    assert [record.getMessage()[:8] for record in caplog.records] == ["limiters"]
 
 
 @pytest.mark.parametrize("kind", ["url", "client", "blocking pool", "cluster url", "cluster client"])

@@ -10,9 +10,11 @@ their event loop ends.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet, WeakValueDictionary
 
@@ -36,6 +38,9 @@ from steindamm.loops import EachLoop
 if TYPE_CHECKING:
     from steindamm.backends.redis.connection import AsyncClient, SyncClient
 
+logger = logging.getLogger("steindamm")
+MANY = 100
+"""Clients of which it is told that there are many; each has connections of its own."""
 POOL_WAIT = 5.0
 """Seconds to wait for a connection of a pool that is empty."""
 POOL_PAUSE = 0.002
@@ -48,6 +53,25 @@ def checked_reply(name: str, reply: Any, length: int) -> Reply:
     if not isinstance(reply, list) or len(reply) - length not in {0, 1} or {*map(type, reply)} != {int}:
         raise LimiterUnavailableError(name, "malformed reply")
     return reply
+
+
+def note_client(link: SyncLink | AsyncLink) -> None:
+    """Say so, once, where so many clients are in use that somebody seems to make one for each call."""
+    _alive.add(link)
+    if len(_alive) >= MANY:
+        _warn_of_many()
+
+
+@cache
+def _warn_of_many() -> None:
+    logger.warning(
+        "limiters use %d Redis clients, each with connections of its own: make one client, or give a URL, and use it"
+        " for all of them; a function that returns a job's limiter must not make a client for each job",
+        MANY,
+    )
+
+
+_alive: WeakSet[SyncLink | AsyncLink] = WeakSet()
 
 
 def counts_listeners(client: SyncClient | AsyncClient) -> bool:
@@ -73,6 +97,7 @@ class SyncLink:
         self._kept = None if isinstance(connection, str) else SyncKeptConnection(connection)
         self._parents: list[SyncKeptConnection | None] = []
         self._all.add(self)
+        note_client(self)
 
     @classmethod
     def after_fork(cls) -> None:
@@ -140,6 +165,7 @@ class AsyncLink:
         self._kept = AsyncKeptConnection(client)
         self._ours = ours
         self._ending: AsyncGenerator[None, None] | None = None
+        note_client(self)
 
     async def run(self, name: str, script: Script, keys: Sequence[Key], args: Sequence[Any], length: int) -> Reply:
         """Run a script for the limiter `name`; its reply holds `length` integers."""
