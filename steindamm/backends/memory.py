@@ -21,6 +21,7 @@ from weakref import WeakValueDictionary
 
 from steindamm.backends.terms import MICROSECONDS, bucket_terms, on_clock, semaphore_terms, wall_clock
 from steindamm.rules import bucket, deciding, semaphore
+from steindamm.rules.bucket import take_at_once
 from steindamm.rules.changes import Change, override_of
 from steindamm.rules.changes import change as change_bucket
 from steindamm.rules.semaphore_changes import change as change_semaphore
@@ -161,6 +162,7 @@ class MemoryBucket:
         self._states = memory.buckets.by_name
         self._clock = memory.clock
         self._terms = bucket_terms(settings, memory.clock() * MICROSECONDS - wall_clock())
+        self._capacity, self._step = self._terms.capacity, self._terms.step
 
     @property
     def turns(self) -> Turns:
@@ -170,13 +172,13 @@ class MemoryBucket:
 
     def take_at_once(self, cost: float) -> bool:
         """Take tokens that are there; the short way for most. Where not, nothing has happened."""
-        memory, terms = self._memory, self._terms
+        memory, clock = self._memory, self._clock
         with memory.lock:
-            now = self._clock() * MICROSECONDS
+            now = clock() * MICROSECONDS
             kept = self._states.get(self._key)
-            if kept is None or kept.terms is not terms or now > memory.sweep_at:
+            if kept is None or kept.terms is not self._terms or now > memory.sweep_at:
                 return False
-            if not bucket.take_at_once(terms, kept.state, now, cost):
+            if not take_at_once(self._capacity, self._step, kept.state, now, cost):
                 return False
             kept.used = now
             return True

@@ -222,10 +222,10 @@ def take(
     return Decision(Verdict.REFUSED, wait, turn)
 
 
-def take_at_once(terms: BucketTerms, state: BucketState, now: float, cost: float) -> bool:
+def take_at_once(capacity: float, step: float, state: BucketState, now: float, cost: float) -> bool:
     """What `take` does where the tokens are there, no refill is due and nothing is changed; else nothing."""
-    line, pace, capacity = state.line, state.pace, terms.capacity
-    if not (0 < cost <= line < capacity and cost <= pace < capacity and 0 <= now - state.grid < terms.step):
+    line, pace = state.line, state.pace
+    if not (0.0 < cost <= line < capacity and cost <= pace < capacity and 0.0 <= now - state.grid < step):
         return False
     if state.live is not None:
         return False

@@ -388,6 +388,10 @@ COSTS = st.sampled_from([0.0, 0.1, 1.0, 2.5, 3.0])
 STEPS = st.lists(st.tuples(MOVES, COSTS, st.sampled_from(["take", "book", "settle", "close"])), max_size=30)
 
 
+def took_at_once(bucket: Bucket, cost: float) -> bool:
+    return take_at_once(bucket.terms.capacity, bucket.terms.step, bucket.state, bucket.now, cost)
+
+
 @given(STEPS, st.sampled_from([-1.0, 0.25 * US]), st.sampled_from([US, 0.0]))
 def test_it_does_what_the_long_one_does_or_nothing(
     steps: list[tuple[float, float, str]], anchor: float, step: float
@@ -396,7 +400,7 @@ def test_it_does_what_the_long_one_does_or_nothing(
     for move, cost, what in steps:
         short.now = long.now = long.now + move
         if what == "take":
-            taken = take_at_once(short.terms, short.state, short.now, cost)
+            taken = took_at_once(short, cost)
             decision = long.take(cost)
             assert not taken or decision == Decision(Verdict.GRANTED, 0.0, long.now)
             assert taken or short.take(cost) == decision
@@ -410,4 +414,4 @@ def test_it_does_what_the_long_one_does_or_nothing(
 def test_it_is_taken_where_tokens_are_there() -> None:
     bucket = Bucket(capacity=3)
     bucket.take()
-    assert [take_at_once(bucket.terms, bucket.state, bucket.now, 1.0) for _ in range(3)] == [True, True, False]
+    assert [took_at_once(bucket, 1.0) for _ in range(3)] == [True, True, False]
