@@ -166,11 +166,11 @@ class AsyncReplaceableBucket(AsyncReplaceable):
     def _other(self) -> Any:
         other = self.on_unavailable
         if other == ALLOW:
-            return AsyncOpen(lambda: AsyncTokenPermit(self.name, self._cost, 0.0, NOBODY))
+            return AsyncOpen(lambda: AsyncTokenPermit.of(self.name, self._cost, 0.0, NOBODY))
         return other(affordable(other, self._cost))
 
     def _own(self, permit: AsyncTokenPermit) -> AsyncStandInPermit:
-        return AsyncStandInPermit(self.name, permit.cost, permit.waited, permit._limiter)
+        return AsyncStandInPermit.of(self.name, permit.cost, permit.waited, permit._limiter)
 
     async def _ask_other(self, question: dict[str, Any]) -> Answer:
         cost = question.pop("cost", None)

@@ -93,7 +93,7 @@ class AsyncTokenBucket(AsyncChanging, TokenBucket):
         else:
             if decision.verdict is not Verdict.GRANTED:
                 raise self._refusal(decision)
-        return AsyncTokenPermit(self.settings.name, self._cost, slept, self)
+        return self.permit_for(self._cost, slept)
 
     async def try_acquire(self) -> AsyncTokenPermit | None:
         """A permit if the tokens are there, else None. Never sleeps.
@@ -205,7 +205,7 @@ class AsyncTokenBucket(AsyncChanging, TokenBucket):
 
     def permit_for(self, cost: float, waited: float = 0.0) -> AsyncTokenPermit:
         """A permit for what was granted elsewhere: in another process, say, that asked on behalf of this one."""
-        return AsyncTokenPermit(self.settings.name, cost, waited, self)
+        return AsyncTokenPermit.of(self.settings.name, cost, waited, self)
 
     async def _sleep(self, decision: Decision, slept: float) -> AsyncSleeper:
         turns = self._backend.turns
@@ -251,14 +251,16 @@ class AsyncLocalTokenBucket(AsyncTokenBucket):
 
     async def acquire(self) -> AsyncTokenPermit:
         """Sleep until the turn, and return the permit; see `AsyncTokenBucket.acquire`."""
-        if self._backend.take_at_once(self._cost):
-            return AsyncTokenPermit(self._name, self._cost, 0.0, self)
-        return await super().acquire()
+        if not self._backend.take_at_once(self._cost):
+            return await super().acquire()
+        permit = AsyncTokenPermit()
+        permit.name = self._name
+        permit.cost = self._cost
+        permit.waited = 0.0
+        permit._limiter = self
+        return permit
 
-    async def __aenter__(self) -> AsyncTokenPermit:
-        if self._backend.take_at_once(self._cost):
-            return AsyncTokenPermit(self._name, self._cost, 0.0, self)
-        return await super().acquire()
+    __aenter__ = acquire
 
     def _connect(self, connection: Any) -> None:
         if connection is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 from steindamm.background import to_its_end
 from steindamm.checks import checked_number
@@ -28,12 +28,22 @@ class Permit:
     """
 
     __slots__ = ("cost", "name", "waited")
+    name: str
+    cost: float
+    waited: float
     without_backend = False
 
-    def __init__(self, name: str, cost: float, waited: float = 0.0) -> None:
-        self.name = name
-        self.cost = cost
-        self.waited = waited
+    @classmethod
+    def of(cls, name: str, cost: float, waited: float = 0.0) -> Self:
+        """A permit that says this.
+
+        It is made blank and then filled in: the call of an `__init__` would take longer than both.
+        """
+        permit = cls()
+        permit.name = name
+        permit.cost = cost
+        permit.waited = waited
+        return permit
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.name!r}>"
@@ -47,12 +57,14 @@ class TokenPermit(Permit):
     """Leave to start for which a token bucket took tokens. Once it is known how many it should have been, settle it."""
 
     __slots__ = ("_limiter",)
+    _limiter: Any
 
-    def __init__(self, name: str, cost: float, waited: float, limiter: Any) -> None:
-        self.name = name
-        self.cost = cost
-        self.waited = waited
-        self._limiter = limiter
+    @classmethod
+    def of(cls, name: str, cost: float, waited: float = 0.0, limiter: Any = None) -> Self:
+        """A permit, to be settled with this limiter."""
+        permit = super().of(name, cost, waited)
+        permit._limiter = limiter
+        return permit
 
     def void(self) -> bool:
         """It can't be settled any more; whether it was not yet."""

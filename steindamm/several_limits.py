@@ -50,7 +50,9 @@ class AllOfPermit(Permit):
     __slots__ = ("permits", "visit")
 
     def __init__(self, name: str, permits: Sequence[Permit], visit: Visit) -> None:
-        super().__init__(name, sum(permit.cost for permit in permits), visit.waited)
+        self.name = name
+        self.cost = sum(permit.cost for permit in permits)
+        self.waited = visit.waited
         self.permits = tuple(permits)
         self.visit = visit
 
@@ -206,7 +208,7 @@ class AllOf:
 
 def _permit_for(bucket: Any, waited: float) -> Permit:
     """A bucket's permit; one whose cost is 0 was not asked, and its permit stands for nothing."""
-    permit: Permit = bucket.permit_for(bucket.cost, waited) if bucket.cost else Permit(bucket.name, 0.0)
+    permit: Permit = bucket.permit_for(bucket.cost, waited) if bucket.cost else Permit.of(bucket.name, 0.0)
     return permit
 
 

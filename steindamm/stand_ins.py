@@ -165,7 +165,7 @@ def permits_without(
     for limiter in limiters:
         other = limiter.on_unavailable
         if not isinstance(limiter, Semaphore):
-            permits.append(kind(limiter.name, limiter.cost, waited, nobody if other == ALLOW else other))
+            permits.append(kind.of(limiter.name, limiter.cost, waited, nobody if other == ALLOW else other))
         else:
             permits.append(open_slot(limiter.name) if other == ALLOW else marked_slot(slots[other.name]))
     return permits

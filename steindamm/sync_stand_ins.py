@@ -159,11 +159,11 @@ class SyncReplaceableBucket(SyncReplaceable):
     def _other(self) -> Any:
         other = self.on_unavailable
         if other == ALLOW:
-            return SyncOpen(lambda: SyncTokenPermit(self.name, self._cost, 0.0, NOBODY))
+            return SyncOpen(lambda: SyncTokenPermit.of(self.name, self._cost, 0.0, NOBODY))
         return other(affordable(other, self._cost))
 
     def _own(self, permit: SyncTokenPermit) -> SyncStandInPermit:
-        return SyncStandInPermit(self.name, permit.cost, permit.waited, permit._limiter)
+        return SyncStandInPermit.of(self.name, permit.cost, permit.waited, permit._limiter)
 
     def _ask_other(self, question: dict[str, Any]) -> Answer:
         cost = question.pop("cost", None)

@@ -96,7 +96,7 @@ class SyncTokenBucket(SyncChanging, TokenBucket):
         else:
             if decision.verdict is not Verdict.GRANTED:
                 raise self._refusal(decision)
-        return SyncTokenPermit(self.settings.name, self._cost, slept, self)
+        return self.permit_for(self._cost, slept)
 
     def try_acquire(self) -> SyncTokenPermit | None:
         """A permit if the tokens are there, else None. Never sleeps.
@@ -210,7 +210,7 @@ class SyncTokenBucket(SyncChanging, TokenBucket):
 
     def permit_for(self, cost: float, waited: float = 0.0) -> SyncTokenPermit:
         """A permit for what was granted elsewhere: in another process, say, that asked on behalf of this one."""
-        return SyncTokenPermit(self.settings.name, cost, waited, self)
+        return SyncTokenPermit.of(self.settings.name, cost, waited, self)
 
     def _sleep(self, decision: Decision, slept: float) -> SyncSleeper:
         turns = self._backend.turns
@@ -253,14 +253,16 @@ class SyncLocalTokenBucket(SyncTokenBucket):
 
     def acquire(self) -> SyncTokenPermit:
         """Sleep until the turn, and return the permit; see `SyncTokenBucket.acquire`."""
-        if self._backend.take_at_once(self._cost):
-            return SyncTokenPermit(self._name, self._cost, 0.0, self)
-        return super().acquire()
+        if not self._backend.take_at_once(self._cost):
+            return super().acquire()
+        permit = SyncTokenPermit()
+        permit.name = self._name
+        permit.cost = self._cost
+        permit.waited = 0.0
+        permit._limiter = self
+        return permit
 
-    def __enter__(self) -> SyncTokenPermit:
-        if self._backend.take_at_once(self._cost):
-            return SyncTokenPermit(self._name, self._cost, 0.0, self)
-        return super().acquire()
+    __enter__ = acquire
 
     def _connect(self, connection: Any) -> None:
         if connection is not None:

@@ -114,20 +114,20 @@ def _part(limiter: Any, number: float, waited: float) -> Permit:
     if not isinstance(limiter, TokenBucket):
         return _slot(limiter, number, waited)
     if is_local(limiter) or not number:
-        return DistantPermit(limiter.name, number, waited)
+        return DistantPermit.of(limiter.name, number, waited)
     return limiter.permit_for(number, waited)
 
 
 def _uncounted_part(limiter: Any, number: float, waited: float) -> Permit:
     """Given without the backend, which has nothing to settle."""
     if isinstance(limiter, TokenBucket):
-        return SyncStandInPermit(limiter.name, number, waited, Nobody())
+        return SyncStandInPermit.of(limiter.name, number, waited, Nobody())
     slot = _slot(limiter, number, waited)
     slot.without_backend = True
     return slot
 
 
 def _slot(limiter: Any, fence: float, waited: float) -> SlotPermit:
-    slot = SlotPermit(limiter.name, 1.0, waited)
+    slot = SlotPermit.of(limiter.name, 1.0, waited)
     slot.fence = int(fence)
     return slot
