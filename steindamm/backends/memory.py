@@ -1,24 +1,20 @@
-"""Limiters in this process's memory: one state a name, one lock, and no thread but for a semaphore that is closed.
-
-A full bucket and a free semaphore say nothing that a new one would not, so their states are dropped: each
-new name, and now and then any request, looks at the oldest ones and drops those that are idle.
-"""
+"""Limiters in this process's memory: one state a name, one lock, and no thread but for a semaphore that is closed."""
 
 from __future__ import annotations
 
 import math
 import os
 from _thread import start_new_thread
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from itertools import islice
 from threading import RLock, Timer
 from time import monotonic
-from typing import Generic, TypeVar, cast
+from typing import cast
 from weakref import WeakValueDictionary
 
+from steindamm.backends.states import NOT_KEPT, KeptBucket, KeptBuckets, States
 from steindamm.backends.terms import MICROSECONDS, bucket_terms, on_clock, semaphore_terms, wall_clock
 from steindamm.rules import bucket, deciding, semaphore
 from steindamm.rules.bucket import take_at_once
@@ -30,67 +26,15 @@ from steindamm.state import MOST_LISTED, SemaphoreState, TokenBucketState, holde
 from steindamm.tickets import PROCESS, Ticket
 from steindamm.turns import Turns
 
-State = TypeVar("State")
 Clock = Callable[[], float]
-
-
 SWEEP_EVERY = 0.1 * MICROSECONDS
 LOOKS = 100
 """States looked at in one sweep, so that nobody waits long for it."""
 
 
-class States(Generic[State]):
-    """States by name, without the idle ones.
-
-    Parameters:
-        is_idle: Whether a state (of this name, now) says nothing that a new one would not.
-    """
-
-    def __init__(self, is_idle: Callable[[State, float], bool]) -> None:
-        self.by_name: dict[str, State] = {}
-        self._is_idle = is_idle
-        self._oldest: deque[str] = deque()
-
-    def add(self, name: str, state: State, now: float) -> State:
-        """Keep a new state; look at more old ones than come new."""
-        self.sweep(now, looks=3)
-        self.by_name[name] = state
-        self._oldest.append(name)
-        return state
-
-    def sweep(self, now: float, looks: int) -> None:
-        """Look at so many of the oldest and drop those that are idle."""
-        for _ in range(min(looks, len(self._oldest))):
-            name = self._oldest.popleft()
-            if self._is_idle(self.by_name[name], now):
-                del self.by_name[name]
-            else:
-                self._oldest.append(name)
-
-    def clear(self) -> None:
-        """Drop all."""
-        self.by_name.clear()
-        self._oldest.clear()
-
-
 def key_of(settings: BucketSettings | SemaphoreSettings) -> str:
     """By which a limiter's state is kept: its name, which no key of a limiter of a group can be."""
     return settings.name if settings.group is None else settings.key
-
-
-class KeptBucket:
-    """A bucket's state with what tells when it may go."""
-
-    __slots__ = ("state", "terms", "used")
-
-    def __init__(self, terms: bucket.BucketTerms, now: float) -> None:
-        self.terms = terms
-        self.state = bucket.BucketState(terms, now)
-        self.used = now
-
-    def is_idle(self, now: float) -> bool:
-        """Whether it is full again, and unused for as long as it is kept."""
-        return now >= self.used + self.terms.keep and now >= bucket.kept_until(self.terms, self.state, self.used)
 
 
 class Memory:
@@ -103,7 +47,7 @@ class Memory:
     def __init__(self, clock: Clock = monotonic) -> None:
         self.clock = clock
         self.lock = RLock()
-        self.buckets: States[KeptBucket] = States(KeptBucket.is_idle)
+        self.buckets = KeptBuckets()
         self.semaphores: States[semaphore.SemaphoreState] = States(semaphore.is_idle)
         self.turns: WeakValueDictionary[str, Turns] = WeakValueDictionary()
         self.untold: dict[Ticket, tuple[MemorySemaphore, int]] = {}
@@ -159,10 +103,10 @@ class MemoryBucket:
         self._name = settings.name
         self._key = key_of(settings)
         self._memory = memory
-        self._states = memory.buckets.by_name
         self._clock = memory.clock
         self._terms = bucket_terms(settings, memory.clock() * MICROSECONDS - wall_clock())
         self._capacity, self._step = self._terms.capacity, self._terms.step
+        self._found = memory.buckets.by_name.get(self._key, NOT_KEPT)
 
     @property
     def turns(self) -> Turns:
@@ -175,8 +119,8 @@ class MemoryBucket:
         memory, clock = self._memory, self._clock
         with memory.lock:
             now = clock() * MICROSECONDS
-            kept = self._states.get(self._key)
-            if kept is None or kept.terms is not self._terms or now > memory.sweep_at:
+            kept = self._found
+            if kept.terms is not self._terms or now > memory.sweep_at:
                 return False
             if not take_at_once(self._capacity, self._step, kept.state, now, cost):
                 return False
@@ -193,6 +137,7 @@ class MemoryBucket:
                 kept = self._kept(now)
             kept.used = now
             kept.terms = terms
+            self._found = kept
             return deciding.decide(terms, kept.state, now, request)
 
     def numbers_for(self, wanted: BucketSettings) -> tuple[float, ...]:

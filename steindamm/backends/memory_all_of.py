@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TypeAlias
 
-from steindamm.backends.memory import KeptBucket, Memory, MemorySemaphore, key_of
+from steindamm.backends.memory import Memory, MemorySemaphore, key_of
+from steindamm.backends.states import KeptBucket
 from steindamm.backends.terms import MICROSECONDS, bucket_terms, semaphore_terms, wall_clock
 from steindamm.rules.all_of import BucketPart, Decision, Request, SemaphorePart, Verdict, decide
 from steindamm.rules.bucket import BucketState

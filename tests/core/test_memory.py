@@ -99,6 +99,26 @@ def test_so_does_one_that_nobody_has_come_to_drop() -> None:
     assert empty.ask(TAKE).verdict is Verdict.REFUSED
 
 
+def test_limiters_that_used_a_state_share_another_once_it_is_dropped() -> None:
+    clock = FakeClock()
+    memory = Memory(clock)
+    first, second = (bucket(memory, "shared", capacity=1, refill_frequency=HOUR) for _ in range(2))
+    first.ask(TAKE)
+    first.ask(Request(What.SETTLE, -1.0 + 1e-10))
+    clock.now += 61
+    memory.sweep(clock.now * 1e6)
+    assert not memory.buckets.by_name
+    assert second.ask(TAKE).verdict is Verdict.GRANTED
+    assert not first.take_at_once(0.5)
+    assert first.ask(TAKE).verdict is Verdict.REFUSED
+
+
+def test_a_limiter_takes_at_once_what_another_of_its_name_has_left() -> None:
+    memory = Memory(FakeClock())
+    bucket(memory, "shared", capacity=3).ask(TAKE)
+    assert [bucket(memory, "shared", capacity=3).take_at_once(1.0) for _ in range(3)] == [True, True, False]
+
+
 def test_windows_of_the_calendar_that_are_overridden_begin_by_the_wall_clock() -> None:
     memory = Memory(FakeClock())
     start = {"window_start_time": datetime(2024, 1, 1, tzinfo=UTC)}
