@@ -258,7 +258,6 @@ def test_others_go_on_though_a_thread_was_interrupted_at_the_worst_moment(
 def test_nobody_is_asked_for_again_whose_answer_had_come_when_the_thread_was_interrupted(
     shared, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sharing, "PATIENCE", 0.05)
     answer = shared._answer
 
     def answered_and_interrupted(*args):
