@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.cancelling import cancelled_at_each_step
+from support.servers import Server
 from support.several import HOUR, Kind, slots_left, tokens_left
 
 from steindamm import MaxSleepExceededError, SyncSemaphore, SyncTokenBucket, all_of
@@ -209,6 +210,49 @@ async def test_a_coroutine_that_is_closed_leaves_nothing(async_several: Kind) ->
 
     await comes_true(is_so)
     await at_once.release(permit)
+
+
+class LateQuestion:
+    """The first question comes to the server when the test says so; those after it come before."""
+
+    def __init__(self, link: Any) -> None:
+        self.others = 0
+        self._ask = link.ask
+        self._question: Any = None
+        link.ask = self.ask
+
+    async def ask(self, *question: Any) -> Any:
+        if self._question is None:
+            self._question = question
+            await asyncio.sleep(HOUR)
+        reply = await self._ask(*question)
+        self.others += 1
+        return reply
+
+    async def comes(self) -> None:
+        await self._ask(*self._question)
+
+
+async def test_a_question_that_comes_to_the_server_after_its_asker_has_left_keeps_no_slot(
+    valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it may where the two go by different connections of a cluster's client."""
+    monkeypatch.setattr("steindamm.backends.redis.all_of.ONCE_MORE", 0.1)
+    kind = Kind(asynchronous=True, connection=valkey.url, admins=[valkey.admin])
+    semaphore = kind.semaphore(capacity=1)
+    limits = all_of(semaphore, kind.bucket())
+    late = LateQuestion(limits._backend.link)
+    acquire = limits.acquire()
+    acquire.send(None)
+    acquire.close()
+
+    async def has_left() -> bool:
+        return late.others == 1
+
+    await comes_true(has_left)
+    await late.comes()
+    assert (await semaphore.state()).holders
+    await comes_true(lambda: are_free(semaphore, 1))
 
 
 async def started(coroutine: Any) -> None:

@@ -13,8 +13,8 @@ from steindamm.backends.redis.bucket import TERMS as BUCKET_TERMS
 from steindamm.backends.redis.bucket import BucketWire
 from steindamm.backends.redis.links import AsyncLink, Reply, SyncLink, counts_listeners
 from steindamm.backends.redis.scripts import all_of_script
+from steindamm.backends.redis.semaphore import ONCE_MORE, RedisSemaphore, SemaphoreWire
 from steindamm.backends.redis.semaphore import TERMS as SEMAPHORE_TERMS
-from steindamm.backends.redis.semaphore import RedisSemaphore, SemaphoreWire
 from steindamm.backends.redis.sharing import AsyncSharing, SyncSharing
 from steindamm.backends.terms import bucket_terms, semaphore_terms
 from steindamm.background import in_background
@@ -138,10 +138,10 @@ class RedisAllOf:
             else:
                 semaphore.entered(ticket, Place(Standing.HOLDING, given, 0.0), request.stay, asked_at)
 
-    def _leave_later(self, request: Request) -> None:
+    def _leave_later(self, request: Request, seconds: float = 0.0) -> None:
         """Nobody knows what was given: it is given back as soon as there is somebody who takes it."""
         for _, ticket, semaphore in self._tickets(request):
-            semaphore.leave_later(ticket)
+            semaphore.leave_later(ticket, seconds)
 
     def _is_late(self, request: Request, decision: Decision, asked_at: float) -> bool:
         """Whether a lease may be over before its holder has heard of it."""
@@ -247,7 +247,12 @@ class AsyncRedisAllOf(RedisAllOf):
     def abandon(self, request: Request) -> None:
         """The same, where nobody can await it; where no loop runs any more, leases end by themselves."""
         if asyncio._get_running_loop() is not None:
-            in_background(self.give_back(request))
+            in_background(self._give_back_twice(request))
+
+    async def _give_back_twice(self, request: Request) -> None:
+        """The question that was cut short may come to the server after the first time."""
+        await self.give_back(request)
+        self._leave_later(request, ONCE_MORE)
 
     async def _call(self, requests: list[Request]) -> Reply:
         wire = self._wire
