@@ -6,12 +6,16 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
 import pytest
+from celery import Celery
 from chaos.proxy import Proxy
+from kombu import Exchange, Queue
+from kombu.exceptions import OperationalError
 from support.celery_workers import PATIENCE, Farm
 from support.rabbitmq import RabbitMQ, rabbitmq_binary
 
 from steindamm import SyncTokenBucket
 from steindamm.integrations.bookings import HEADER
+from steindamm.integrations.celery.confirming import confirmed_producer
 
 pytestmark = pytest.mark.skipif(
     rabbitmq_binary() is None or find_spec("pika") is None, reason="no RabbitMQ is installed, or no pika to see it with"
@@ -82,6 +86,15 @@ def test_a_job_that_is_lost_on_its_way_back_to_the_queue_is_sent_again(
         farm.start(queue="lossy", concurrency=1)
         farm.wait_for("start", label, count=6)
         farm.stop()
+
+
+def test_a_queue_that_is_full_refuses_a_job_that_goes_back_and_is_heard(broker: RabbitMQ) -> None:
+    app = Celery("sender", broker=broker.url)
+    full = Queue("full", Exchange(""), "full", queue_arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
+    with confirmed_producer(app) as producer:
+        producer.publish("there is room", routing_key="full", declare=[full])
+    with pytest.raises(OperationalError, match="full"), confirmed_producer(app) as producer:
+        producer.publish("there is none", routing_key="full")
 
 
 def test_a_job_goes_back_to_a_quorum_queue_time_and_again(quorum: Farm, label: str) -> None:
