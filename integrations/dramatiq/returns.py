@@ -23,7 +23,9 @@ from steindamm.integrations.dramatiq.threads import Threads
 logger = logging.getLogger("steindamm.dramatiq")
 
 GRACE = 200
-"""Milliseconds after its turn for which a job waits for a thread of this worker."""
+"""Milliseconds for which a job whose turn has come waits for a thread of this worker."""
+ARRIVAL = 5
+"""Milliseconds after which a job is in the worker's memory that was about to be put there."""
 IDLE = 3_600.0
 """Seconds; the longest time between two looks."""
 
@@ -53,8 +55,9 @@ class Returns:
 
     def expect(self, consumer: Consumer, message: Any) -> None:
         """Bring a job back that this worker is about to hold. To Dramatiq it is due only after the time of grace."""
-        self._look_at(message.options["eta"], consumer)
-        message.options["eta"] += GRACE
+        eta, now = message.options["eta"], int(_now())
+        message.options["eta"] = max(eta, now) + GRACE
+        self._look_at(max(eta, now + ARRIVAL), consumer)
 
     def arrived(self, message: Any) -> None:
         """A thread has taken a message up."""

@@ -44,6 +44,8 @@ class Proxy:
 
     def _connect(self, client: socket.socket) -> None:
         with suppress(OSError), client, socket.create_connection((HOST, self._target)) as server:
+            for end in (client, server):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             back = threading.Thread(target=self._pass, args=(server, client), kwargs={"reply": True}, daemon=True)
             back.start()
             self._pass(client, server, reply=False)

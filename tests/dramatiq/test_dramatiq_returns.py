@@ -102,6 +102,17 @@ def test_a_job_that_finds_no_thread_is_dramatiq_s_after_the_time_of_grace(consum
     assert job.options["eta"] / 1000 - time.time() == pytest.approx(1.0 + GRACE / 1000, abs=0.2)
 
 
+def test_so_is_one_whose_turn_was_over_before_it_came(consumer: Any, returns: Returns) -> None:
+    """As all are that waited while no worker was there: the long way, they would be sent once more."""
+    now = int(time.time() * 1000)
+    options = {"eta": now - 60_000, "steindamm": {}}
+    job = dramatiq.MessageProxy(dramatiq.Message("default.DQ", "job", (), {}, options))
+    returns.expect(consumer, job)
+    assert job.options["eta"] >= now + GRACE
+    consumer.handle_message(job)
+    assert next_for_threads(consumer) is job
+
+
 def test_a_worker_that_ends_leaves_its_jobs_where_they_are(consumer: Any, returns: Returns) -> None:
     wait_in(consumer, returns, 0.05, steindamm={})
     returns.close()
