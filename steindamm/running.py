@@ -5,12 +5,12 @@ Workers say which job runs; each thread, and each task of an event loop, has its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from functools import cached_property
 from typing import Any
 
+from steindamm.holding import Holding
 from steindamm.permits import Permit
 
 
@@ -33,14 +33,9 @@ class Running:
 _RUNNING: ContextVar[Running | None] = ContextVar("steindamm_running_job", default=None)
 
 
-@contextmanager
-def running(permit_of: Callable[[], Permit | None]) -> Iterator[None]:
-    """A job runs in this block."""
-    token = _RUNNING.set(Running(permit_of))
-    try:
-        yield
-    finally:
-        _RUNNING.reset(token)
+def running(permit_of: Callable[[], Permit | None]) -> Holding[Running | None]:
+    """A block in which a job runs."""
+    return Holding(_RUNNING, Running(permit_of))
 
 
 def current_permit(limiter: Any = None) -> Any:

@@ -117,7 +117,9 @@ class Delivery:
     async def _leave_to_start(self, booking: Booking) -> Start | None:
         """What lets the job start; None where nothing limits it."""
         booking = await self._until_worth_asking(booking)
-        with waiting_room().place(self._terms.places) as has_place:
+        room = waiting_room()
+        has_place = room.has_place(self._terms.places)
+        with room:
             while self._claim is not None:
                 decision = await self._decide_in_time(self._claim, booking, has_place=has_place)
                 if isinstance(decision, Start):

@@ -10,7 +10,7 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 from weakref import WeakSet
@@ -18,6 +18,7 @@ from weakref import WeakSet
 from arq.cron import CronJob
 from arq.worker import Function, Worker
 
+from steindamm.holding import Holding
 from steindamm.integrations.job_limits import JobLimit
 from steindamm.loops import EachLoop
 
@@ -38,14 +39,9 @@ _due: ContextVar[Due | None] = ContextVar("steindamm_due", default=None)
 _workers: EachLoop[WeakSet[Worker]] = EachLoop(WeakSet)
 
 
-@contextmanager
-def due(job_id: str | None, limit: JobLimit | None) -> Iterator[None]:
-    """In this block a job has this limit before it, and no other."""
-    token = _due.set(Due(job_id, limit))
-    try:
-        yield
-    finally:
-        _due.reset(token)
+def due(job_id: str | None, limit: JobLimit | None) -> Holding[Due | None]:
+    """A block in which a job has this limit before it, and no other."""
+    return Holding(_due, Due(job_id, limit))
 
 
 def is_due(limit: JobLimit, name: str, ctx: Mapping[str, Any] | None) -> bool:

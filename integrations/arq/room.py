@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from steindamm.loops import EachLoop
 
 
 class WaitingRoom:
-    """Counts those who wait."""
+    """Counts those who wait: who is in its block does."""
 
     def __init__(self) -> None:
         self._taken = 0
 
-    @contextmanager
-    def place(self, places: int) -> Iterator[bool]:
-        """Wait here; gives whether one of so many places was free."""
-        free = self._taken < places
+    def has_place(self, places: int) -> bool:
+        """Whether one of so many places is free."""
+        return self._taken < places
+
+    def __enter__(self) -> None:
         self._taken += 1
-        try:
-            yield free
-        finally:
-            self._taken -= 1
+
+    def __exit__(self, *_: object) -> None:
+        self._taken -= 1
 
 
 _rooms = EachLoop(WaitingRoom)

@@ -16,6 +16,7 @@ from arq.utils import to_seconds
 from arq.worker import Function, func
 
 from steindamm.background import ended_in_background
+from steindamm.holding import Holding
 from steindamm.integrations.arq.decorator import DEFAULT_MAX_SLEEP, limited
 from steindamm.integrations.arq.deferral import Deferral
 from steindamm.integrations.arq.due import due, limit_of
@@ -138,12 +139,8 @@ def on_terms(function: Function | CronJob, limit: JobLimit, terms: WorkerTerms) 
 
     @functools.wraps(coroutine)
     async def run(ctx: Context, *args: Any, **kwargs: Any) -> Any:
-        token = WORKER_TERMS.set(terms)
-        try:
-            with due(ctx.get("job_id"), passes):
-                return await coroutine(ctx, *args, **kwargs)
-        finally:
-            WORKER_TERMS.reset(token)
+        with Holding(WORKER_TERMS, terms), due(ctx.get("job_id"), passes):
+            return await coroutine(ctx, *args, **kwargs)
 
     run.steindamm_terms = terms  # type: ignore[attr-defined]
     return run
