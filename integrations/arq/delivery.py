@@ -17,6 +17,7 @@ from steindamm.background import in_background, within
 from steindamm.errors import LimiterUnavailableError, MaxSleepExceededError
 from steindamm.integrations.arq.deferral import Deferral
 from steindamm.integrations.arq.entry import BROKER_ERRORS, Entry
+from steindamm.integrations.arq.patience import Patience
 from steindamm.integrations.arq.room import waiting_room
 from steindamm.integrations.arq.terms import BEGAN, WORKER_TERMS
 from steindamm.integrations.bodies import aput_off
@@ -143,13 +144,12 @@ class Delivery:
 
         Who is cancelled while it asks a bucket leaves at once; who asks for slots gives them back first.
         """
-        left = self._answered_by - time.monotonic()
-        patience = None if self._stays or left == math.inf else left
+        patience = math.inf if self._stays else self._answered_by - time.monotonic()
         deciding = self._decide(claim, booking, has_place=has_place)
         try:
             if not isinstance(claim.limiter, TokenBucket):
-                return await within(patience, deciding)
-            async with asyncio.timeout(patience):
+                return await within(None if patience == math.inf else patience, deciding)
+            with Patience(patience):
                 return await deciding
         except TimeoutError as error:
             unavailable = LimiterUnavailableError(claim.limiter.name, type(error).__name__)
