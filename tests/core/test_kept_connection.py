@@ -300,6 +300,18 @@ async def test_a_tracer_that_comes_later_sees_every_question_from_then_on(
     await close(client)
 
 
+async def test_a_tracer_of_connections_sees_every_question(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    kind = face.library.connection.Connection
+    monkeypatch.setattr(kind, "send_command", counting(kind.send_command, seen))
+    client = face.client()
+    bucket = face.bucket(client)
+    for _ in range(3):
+        await call(bucket.acquire)
+    assert len([args for args in seen if "EVALSHA" in args]) == 3
+    await close(client)
+
+
 # Where none is kept
 
 UNKEPT = {

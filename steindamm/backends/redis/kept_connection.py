@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from functools import cache, partial
 from types import FunctionType, MethodType
@@ -38,8 +38,8 @@ def plain_pools() -> tuple[type, ...]:
     return tuple(kind for module in of for kind in (module.ConnectionPool, module.BlockingConnectionPool))
 
 
-def is_clients_own(way: Any) -> bool:
-    """Whether a client's `execute_command` is redis-py's own: who has put theirs in its place, to trace, sees all."""
+def is_redis_pys_own(way: Any) -> bool:
+    """Whether a way to ask, or to send, is redis-py's own: who has put theirs in its place, to trace, sees all."""
     function = way.__func__ if type(way) is MethodType else None
     return type(function) is FunctionType and function.__globals__["__name__"].startswith("redis.")
 
@@ -56,7 +56,7 @@ def keeps_one(client: Any) -> bool:
         and pool.max_connections >= LEAST_POOL
         and not pool.connection_kwargs.get("credential_provider")
         and client.connection is None
-        and is_clients_own(client.execute_command)
+        and is_redis_pys_own(client.execute_command)
     )
 
 
@@ -64,6 +64,27 @@ def taking_from(pool: Any) -> Callable[[], Any]:
     """What takes a connection; up to redis-py 5.2 it wants to know what for."""
     asks = inspect.signature(pool.get_connection).parameters["command_name"].default is inspect.Parameter.empty
     return partial(pool.get_connection, "EVALSHA") if asks else pool.get_connection
+
+
+def sending_over(connection: Any) -> Callable[..., Awaitable[None]]:
+    """What sends a command over an async connection.
+
+    Where hiredis is installed, it packs the commands of sync connections for redis-py, in UTF-8; those of async ones
+    redis-py packs itself, in Python.
+    """
+    from redis.connection import HiredisRespSerializer  # noqa: PLC0415
+    from redis.utils import HIREDIS_AVAILABLE  # noqa: PLC0415
+
+    send: Callable[..., Awaitable[None]] = connection.send_command
+    is_plain = is_redis_pys_own(send) and is_redis_pys_own(connection.pack_command)
+    if not (HIREDIS_AVAILABLE and is_plain and connection.encoder.encoding == "utf-8"):
+        return send
+    pack = HiredisRespSerializer().pack
+
+    async def send_packed_in_c(*command: Any) -> None:
+        await connection.send_packed_command(pack(*command))
+
+    return send_packed_in_c
 
 
 def is_to_be_renewed(connection: Any) -> bool:
@@ -178,7 +199,7 @@ class AsyncKeptConnection(_Kept):
         is_sent = False
         try:
             with self._deadline:
-                await connection.send_command(*command)
+                await self._send(*command)
                 is_sent = True
                 reply = await connection.read_response(disconnect_on_error=False)
         except of_redis().ResponseError:
@@ -220,6 +241,7 @@ class AsyncKeptConnection(_Kept):
     async def _taken(self) -> Any:
         connection = await self._take()
         self._loop = asyncio.get_running_loop()
+        self._send = sending_over(connection)
         self._timeout, connection.socket_timeout = connection.socket_timeout, None
         self._deadline = Deadline(self._timeout) if self._timeout else nullcontext()
         return connection
