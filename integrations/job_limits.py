@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, cast
 
 from steindamm.async_all_of import AsyncAllOf
@@ -110,6 +111,8 @@ class JobLimit:
         Raises:
             Exception: Whatever the job's functions raise; a TypeError or ValueError where they return nonsense.
         """
+        if self._of_all is not None:
+            return Claim(*self._of_all, job_id)
         limiter = _for_job(self.limiter, args, kwargs)
         if limiter is None:
             return None
@@ -118,6 +121,14 @@ class JobLimit:
             return Claim(self._joined(limiter, cost, args, kwargs), job_id=job_id)
         self._checked(limiter, "a function that returns a limiter, or None, or a list of several limiters")
         return Claim(limiter, None if cost is None else _checked_cost(limiter, cost), job_id)
+
+    @cached_property
+    def _of_all(self) -> tuple[Limiter, float | None] | None:
+        """The limiter and the cost of each job, where neither hangs on its arguments."""
+        if not isinstance(self.limiter, self.kinds) or is_function(self.cost):
+            return None
+        limiter = cast("Limiter", self.limiter)
+        return limiter, None if self.cost is None else _checked_cost(limiter, self.cost)
 
     def _check_several(self, limiters: Sequence[Any]) -> None:
         """Refuse what can't be meant; several whose costs are known are one limiter from now on."""
