@@ -76,6 +76,10 @@ class Booking(NamedTuple):
         return 0.0 if self.since is None else max(0.0, now - self.since)
 
 
+NO_BOOKING = Booking()
+"""That of a job which nobody has deferred."""
+
+
 def _turn(value: object) -> Turn | None:
     if isinstance(value, (list, tuple)):
         return tuple(_moment(each) for each in value) if len(value) <= MOST else None

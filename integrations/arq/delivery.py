@@ -21,7 +21,7 @@ from steindamm.integrations.arq.patience import Patience
 from steindamm.integrations.arq.room import waiting_room
 from steindamm.integrations.arq.terms import BEGAN, WORKER_TERMS
 from steindamm.integrations.bodies import aput_off
-from steindamm.integrations.bookings import Booking
+from steindamm.integrations.bookings import NO_BOOKING, Booking
 from steindamm.integrations.decisions import (
     Decision,
     Defer,
@@ -87,7 +87,9 @@ class Delivery:
             Retry: The job may not start yet; it is ready to be put back.
             Exception: The job fails: its wait is too long, or its body raised that.
         """
-        booking = await self._waiting(self._entry.booking(), Booking())
+        booking = NO_BOOKING
+        if self._entry.may_be_booked:
+            booking = await self._waiting(self._entry.booking(), booking)
         while True:
             start = await self._waiting(self._leave_to_start(booking), booking)
             try:
@@ -117,7 +119,8 @@ class Delivery:
 
     async def _leave_to_start(self, booking: Booking) -> Start | None:
         """What lets the job start; None where nothing limits it."""
-        booking = await self._until_worth_asking(booking)
+        if booking.until is not None:
+            booking = await self._until_worth_asking(booking)
         room = waiting_room()
         has_place = room.has_place(self._terms.places)
         with room:
@@ -129,7 +132,8 @@ class Delivery:
                         return decision
                     decision = Defer(0.0, again(self._claim, booking, decision))
                 booking = await self._defer(decision)
-        await self._entry.forget_booking()
+        if self._entry.may_be_booked:
+            await self._entry.forget_booking()
         return None
 
     async def _until_worth_asking(self, booking: Booking) -> Booking:
@@ -158,6 +162,8 @@ class Delivery:
     async def _decide(self, claim: Claim, booking: Booking, *, has_place: bool) -> Decision:
         patience = self._patience(claim, booking, has_place=has_place)
         decision = await adecide(self._limit, claim, booking, accept=min(patience, AHEAD))
+        if isinstance(decision, Start):
+            return decision
         if not isinstance(claim.limiter, Semaphore):
             return await self._decide_at_its_turn(claim, booking, decision, patience)
         if isinstance(decision, Defer) and decision.answer is not None:
@@ -223,7 +229,8 @@ class Delivery:
         try:
             if start.wait > 0:
                 await asyncio.sleep(start.wait)
-            await self._entry.forget_booking()
+            if self._entry.may_be_booked:
+                await self._entry.forget_booking()
             starts = not start.is_missed and (self._stays or self._until_timeout() > TIMED_OUT)
         finally:
             if not starts:

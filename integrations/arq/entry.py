@@ -12,7 +12,7 @@ from arq.utils import to_unix_ms
 from redis.exceptions import NoScriptError, RedisError
 
 from steindamm.backends.redis.scripts import Script, script
-from steindamm.integrations.bookings import Booking
+from steindamm.integrations.bookings import NO_BOOKING, Booking
 
 logger = logging.getLogger("steindamm.arq")
 
@@ -37,31 +37,36 @@ class Entry:
 
     Parameters:
         ctx: The job's context.
+
+    Attributes:
+        job_id: The job's id.
+        may_be_booked: Whether it may have a booking. A job that stands in the queue where it was put first has none: it
+            has been deferred by nobody.
     """
 
     def __init__(self, ctx: Mapping[str, Any]) -> None:
         self._redis = ctx["redis"]
         self._tries_before = ctx["job_try"] - 1
         self._enqueued = to_unix_ms(ctx["enqueue_time"])
-        self._may_be_booked = ctx["score"] != self._enqueued
+        self.may_be_booked: bool = ctx["score"] != self._enqueued
         self.job_id: str = ctx["job_id"]
-        self._job_key = job_key_prefix + self.job_id
-        self._retry_key = retry_key_prefix + self.job_id
-        self._booking_key = BOOKING_KEY_PREFIX + self.job_id
+
+    @property
+    def _retry_key(self) -> str:
+        return retry_key_prefix + self.job_id
+
+    @property
+    def _booking_key(self) -> str:
+        return BOOKING_KEY_PREFIX + self.job_id
 
     async def booking(self) -> Booking:
-        """What the job has brought along.
-
-        A job that stands in the queue where it was put first has been deferred by nobody: nothing is read.
-        """
-        if not self._may_be_booked:
-            return Booking()
+        """What the job has brought along."""
         try:
             written = await self._redis.get(self._booking_key)
         except BROKER_ERRORS as error:
             logger.warning("job %r: its booking can't be read: %s", self.job_id, type(error).__name__)
-            return Booking()
-        self._may_be_booked = written is not None
+            return NO_BOOKING
+        self.may_be_booked = written is not None
         return self._read(written)
 
     def _read(self, written: bytes | None) -> Booking:
@@ -69,9 +74,9 @@ class Entry:
         try:
             booking = json.loads(written or "null")
         except (ValueError, RecursionError):
-            return Booking()
+            return NO_BOOKING
         if not isinstance(booking, dict) or booking.get("enqueued") != self._enqueued:
-            return Booking()
+            return NO_BOOKING
         return Booking.read(booking)
 
     async def put_back(self, wait: float, booking: Booking) -> bool:
@@ -85,7 +90,7 @@ class Entry:
         Raises:
             RedisError, OSError: arq's Redis did not answer.
         """
-        keys = (self._job_key, self._retry_key, self._booking_key)
+        keys = (job_key_prefix + self.job_id, self._retry_key, self._booking_key)
         written = json.dumps({**booking.written(), "enqueued": self._enqueued}, default=str)
         args = (self._tries_before, written, round(wait * 1000), SLACK, KEPT)
         script = put_back_script()
@@ -93,7 +98,7 @@ class Entry:
             is_there = await self._redis.evalsha(script.sha, len(keys), *keys, *args)
         except NoScriptError:
             is_there = await self._redis.eval(script.text, len(keys), *keys, *args)
-        self._may_be_booked = True
+        self.may_be_booked = True
         return bool(is_there)
 
     async def spare_the_try(self) -> None:
@@ -105,8 +110,6 @@ class Entry:
 
     async def forget_booking(self) -> None:
         """The job starts."""
-        if not self._may_be_booked:
-            return
         try:
             await self._redis.delete(self._booking_key)
         except BROKER_ERRORS as error:

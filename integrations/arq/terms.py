@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class WorkerTerms:
     """How a worker treats one of its functions; as arq does by default.
 
@@ -21,17 +22,17 @@ class WorkerTerms:
     max_jobs: int = 10
     timeout: float = 300.0
 
-    @property
+    @cached_property
     def places(self) -> int:
         """How many jobs may wait in the worker: so few that others always find a free place."""
         return self.max_jobs // 2
 
-    @property
+    @cached_property
     def longest_wait(self) -> float:
         """Seconds that a job which can be put back may wait in the worker."""
         return self.timeout / 2 if self.timeout < math.inf else math.inf
 
-    @property
+    @cached_property
     def answer_within(self) -> float:
         """Seconds after which such a job waits no longer for a limiter that does not answer: it would fail."""
         return 1.5 * self.longest_wait
