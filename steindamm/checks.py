@@ -53,14 +53,7 @@ def checked_number(
     argument: str, value: SupportsFloat, *, least: float = 0.0, above: float | None = None, most: float = math.inf
 ) -> float:
     """A finite number within its bounds, as a float."""
-    if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
-        raise wrong_kind(argument, "a number", value)
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    except ValueError:
-        number = math.nan
+    number = value if type(value) is float else _as_float(argument, value)
     if not math.isfinite(number):
         raise ValueError(f"{argument} must be a finite number, not {number}")
     if above is not None and number <= above:
@@ -70,6 +63,17 @@ def checked_number(
     if number > most:
         raise ValueError(f"{argument} must be at most {shown(most)}, not {shown(number)}")
     return number
+
+
+def _as_float(argument: str, value: SupportsFloat) -> float:
+    if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
+        raise wrong_kind(argument, "a number", value)
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+    except ValueError:
+        return math.nan
 
 
 def checked_seconds(argument: str, value: SupportsFloat, *, above: float | None = None) -> float:
