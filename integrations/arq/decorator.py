@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from steindamm.integrations.arq.delivery import Delivery
-from steindamm.integrations.arq.due import bare, due, is_due
+from steindamm.integrations.arq.due import bare, is_due
 from steindamm.integrations.arq.entry import FACTS
 from steindamm.integrations.job_limits import ASYNC, JobLimit
 
@@ -79,11 +79,8 @@ def limited(function: Function, limit: JobLimit) -> Function:
                 "a decorator that replaces the context goes below rate_limited"
             )
 
-        async def body() -> Any:
-            with due(ctx["job_id"], None):
-                return await function(*args, **kwargs)
-
-        return await Delivery(limit, limit.claim(args[place + 1 :], kwargs, ctx["job_id"]), ctx).run(body)
+        claim = limit.claim(args[place + 1 :], kwargs, ctx["job_id"])
+        return await Delivery(limit, claim, ctx).run(functools.partial(function, *args, **kwargs))
 
     run.steindamm_limit = limit  # type: ignore[attr-defined]
     return run  # type: ignore[return-value]

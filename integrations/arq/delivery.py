@@ -16,6 +16,7 @@ from steindamm.async_semaphore import waker
 from steindamm.background import in_background, within
 from steindamm.errors import LimiterUnavailableError, MaxSleepExceededError
 from steindamm.integrations.arq.deferral import Deferral
+from steindamm.integrations.arq.due import due
 from steindamm.integrations.arq.entry import BROKER_ERRORS, Entry
 from steindamm.integrations.arq.patience import Patience
 from steindamm.integrations.arq.room import waiting_room
@@ -93,12 +94,13 @@ class Delivery:
         while True:
             start = await self._waiting(self._leave_to_start(booking), booking)
             try:
-                with running(partial(permit_of, start)):
+                with due(self._entry.job_id, None), running(partial(permit_of, start)):
                     return await body()
             except self._limit.not_now as error:
                 not_now = error
             finally:
-                await self._release(start)
+                if self._claim and start and holds_slots(start):
+                    await self._release(self._claim, start)
             booking = await self._waiting(self._put_off(booking, not_now), booking)
 
     async def _put_off(self, booking: Booking, not_now: Exception) -> Booking:
@@ -277,11 +279,9 @@ class Delivery:
         """A limiter's name; that of the body's own one where that refused."""
         return decision.booking.limiter or (self._claim.limiter.name if self._claim else "")
 
-    async def _release(self, start: Start | None) -> None:
+    async def _release(self, claim: Claim, start: Start) -> None:
         """What the body returned or raised comes first: neither a cancellation nor a silent server may take it."""
-        if start is None or self._claim is None or not holds_slots(start):
-            return
-        limiter: Any = self._claim.limiter
+        limiter: Any = claim.limiter
         with suppress(asyncio.CancelledError):
             await asyncio.wait({in_background(limiter.release(start.answer.permit))}, timeout=RELEASE_PATIENCE)
 
