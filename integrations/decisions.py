@@ -51,9 +51,14 @@ class Start:
         Others may have its slot by now, or its turn is so long ago that it would start together with later ones.
         """
         permit = self.answer.permit
-        parts = permit.permits if isinstance(permit, AllOfPermit) else (permit,)
         is_late = monotonic() > self._given_at + self.wait + OVERSLEPT
-        return any(part.lost if isinstance(part, SlotPermit) else is_late for part in parts)
+        if isinstance(permit, AllOfPermit):
+            return any(_is_gone(part, is_late=is_late) for part in permit.permits)
+        return _is_gone(permit, is_late=is_late)
+
+
+def _is_gone(permit: Permit | None, *, is_late: bool) -> bool:
+    return permit.lost if isinstance(permit, SlotPermit) else is_late
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,8 @@ class AsyncReplaceable(Replaceable):
 
     async def ask(self, **question: Any) -> Any:
         """The same."""
+        if self.on_unavailable == RAISE:
+            return await super().ask(**question)  # type: ignore[misc]
         return await self._or_else(partial(super().ask, **question), lambda: self._ask_other(question))  # type: ignore[misc]
 
     async def _or_else(self, ask: Callable[[], Awaitable[Any]], instead: Callable[[], Awaitable[Any]]) -> Any:

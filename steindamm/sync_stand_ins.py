@@ -71,6 +71,8 @@ class SyncReplaceable(Replaceable):
 
     def ask(self, **question: Any) -> Any:
         """The same."""
+        if self.on_unavailable == RAISE:
+            return super().ask(**question)  # type: ignore[misc]
         return self._or_else(partial(super().ask, **question), lambda: self._ask_other(question))  # type: ignore[misc]
 
     def _or_else(self, ask: Callable[[], Any], instead: Callable[[], Any]) -> Any:

@@ -196,7 +196,8 @@ class Delivery:
         if self._stays:
             return self._until_timeout()
         patience = min(self._limit.max_sleep, time_left(self._limit, booking, time.time())) if has_place else 0.0
-        if not isinstance(claim.limiter, Semaphore) and booking.turn_at(claim.limiter.name) is not None:
+        has_turn = booking.turn is not None and booking.turn_at(claim.limiter.name) is not None
+        if has_turn and not isinstance(claim.limiter, Semaphore):
             patience = max(patience, LITTLE_WAIT)
         return min(patience, self._terms.longest_wait)
 
