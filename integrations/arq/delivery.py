@@ -18,7 +18,6 @@ from steindamm.errors import LimiterUnavailableError, MaxSleepExceededError
 from steindamm.integrations.arq.deferral import Deferral
 from steindamm.integrations.arq.due import due
 from steindamm.integrations.arq.entry import BROKER_ERRORS, Entry
-from steindamm.integrations.arq.patience import Patience
 from steindamm.integrations.arq.room import waiting_room
 from steindamm.integrations.arq.terms import BEGAN, WORKER_TERMS
 from steindamm.integrations.bodies import aput_off
@@ -38,6 +37,7 @@ from steindamm.integrations.decisions import (
 )
 from steindamm.integrations.job_limits import Claim, JobLimit
 from steindamm.integrations.waiting import note_end, note_wait
+from steindamm.patience import Patience
 from steindamm.running import running
 from steindamm.semaphore import Semaphore
 from steindamm.several_limits import AllOf

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import nullcontext
 from functools import cache, partial
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from steindamm.backends.redis.cut_short import leave_rest, told_at_last
-from steindamm.backends.redis.deadline import Deadline
 from steindamm.backends.redis.raised import of_redis
 from steindamm.background import outliving
+from steindamm.patience import Patience
 
 if TYPE_CHECKING:
     from steindamm.backends.redis.connection import AsyncClient, SyncClient
@@ -159,7 +159,7 @@ class SyncKeptConnection(_Kept):
 class AsyncKeptConnection(_Kept):
     """An async client's.
 
-    It leaves its timeout to a `Deadline`: redis-py makes two of them for each command, on Python 3.11 with a task for
+    It leaves its timeout to a `Patience`: redis-py makes two of them for each command, on Python 3.11 with a task for
     the first. Where an asker is cancelled, its reply is read all the same; see `rest_of`.
 
     Parameters:
@@ -168,7 +168,7 @@ class AsyncKeptConnection(_Kept):
 
     client: AsyncClient
     _timeout: float | None = None
-    _deadline: Deadline | nullcontext[None] = nullcontext()
+    _patience = math.inf
 
     async def execute(self, *command: Any) -> Any:
         """What the client's `execute_command` does."""
@@ -198,7 +198,7 @@ class AsyncKeptConnection(_Kept):
     async def _ask(self, connection: Any, command: Sequence[Any]) -> Any:
         is_sent = False
         try:
-            with self._deadline:
+            with Patience(self._patience):
                 await self._send(*command)
                 is_sent = True
                 reply = await connection.read_response(disconnect_on_error=False)
@@ -229,7 +229,7 @@ class AsyncKeptConnection(_Kept):
         return reply
 
     async def _rest_at(self, connection: Any) -> Any:
-        with self._deadline:
+        with Patience(self._patience):
             return await connection.read_response(disconnect_on_error=False)
 
     def _keep_after(self, connection: Any, rest: asyncio.Task[Any]) -> None:
@@ -243,7 +243,7 @@ class AsyncKeptConnection(_Kept):
         self._loop = asyncio.get_running_loop()
         self._send = sending_over(connection)
         self._timeout, connection.socket_timeout = connection.socket_timeout, None
-        self._deadline = Deadline(self._timeout) if self._timeout else nullcontext()
+        self._patience = self._timeout or math.inf
         return connection
 
     async def _keep(self, connection: Any) -> None:

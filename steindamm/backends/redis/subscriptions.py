@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from steindamm.backends.redis.deadline import Deadline
 from steindamm.backends.redis.kept_connection import taking_from
 from steindamm.backends.redis.raised import of_redis
+from steindamm.patience import Patience
 
 if TYPE_CHECKING:
     from steindamm.backends.redis.connection import AsyncClient, SyncClient
@@ -79,7 +79,7 @@ class AsyncSubscription:
 
     def __init__(self, connection: Any, patience: float) -> None:
         self._connection = connection
-        self._deadline = Deadline(patience)
+        self._patience = patience
 
     @classmethod
     async def to(cls, client: AsyncClient, channel: str, patience: float) -> AsyncSubscription:
@@ -101,7 +101,7 @@ class AsyncSubscription:
     async def next(self) -> Message | None:
         """What comes next; None where nothing came so long."""
         try:
-            with self._deadline:
+            with Patience(self._patience):
                 return read(await self._connection.read_response(disconnect_on_error=False, push_request=True))
         except TimeoutError:
             return None

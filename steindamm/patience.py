@@ -1,8 +1,8 @@
-"""`asyncio.timeout` for all jobs of a worker, with one timer for all of them.
+"""`asyncio.timeout` for many blocks at once and after each other, with one timer for all of them.
 
-A timer for each question of each job takes longer than much of what is done for it here, and one that is not needed any
-more stays in the event loop's heap for a while, in the way of the others. Here one timer is set, for the first who will
-lose patience; when it rings, it looks who has, and goes on to the next.
+A timer for each takes longer than much of what is done in such a block here, and one that is not needed any more stays
+in the event loop's heap for a while, in the way of the others. Here one timer is set, for the first who will lose
+patience; when it rings, it looks who has, and goes on to the next.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _timers = EachLoop(Timer)
 
 
 class Patience:
-    """A block that a task is in for no longer than so long.
+    """A block that a task is in for no longer than so long; what runs in no task is let alone.
 
     Example:
         >>> import asyncio
@@ -77,26 +77,30 @@ class Patience:
     __slots__ = ("_cancelling", "_is_lost", "_seconds", "_task", "_timer", "until")
 
     until: float
-    _task: Task[Any]
+    _task: Task[Any] | None
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._is_lost = False
 
     def __enter__(self) -> Self:
-        task = current_task()
-        assert task is not None  # noqa: S101
-        self._task, self._cancelling = task, task.cancelling()
-        self._timer = _timers.here()
-        self._timer.start(self, self._seconds)
+        self._task = task = current_task()
+        if task is not None:
+            self._cancelling = task.cancelling()
+            self._timer = _timers.here()
+            self._timer.start(self, self._seconds)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        task = self._task
+        if task is None:
+            return
         self._timer.stop(self)
-        if self._is_lost and self._task.uncancel() <= self._cancelling and kind is CancelledError:
+        if self._is_lost and task.uncancel() <= self._cancelling and kind is CancelledError:
             raise TimeoutError from error
 
     def lose(self) -> None:
         """It has taken so long."""
         self._is_lost = True
-        self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 
-from steindamm.integrations.arq.patience import Patience
+from steindamm.patience import Patience
 
 SOON = 0.02
 LONG = 60.0
@@ -47,6 +49,27 @@ async def test_one_that_has_no_time_at_all_may_still_do_what_needs_none() -> Non
     await staying(0, -1.0)
     with pytest.raises(TimeoutError):
         await staying(LONG, -1.0)
+
+
+async def test_blocks_that_are_quick_are_let_alone_whatever_time_goes_by_between_them() -> None:
+    for _ in range(4):
+        await staying(0, SOON)
+        await asyncio.sleep(SOON * 0.7)
+
+
+async def test_what_runs_in_no_task_is_let_alone() -> None:
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+    def drive(block: Coroutine[Any, Any, None]) -> None:
+        try:
+            block.send(None)
+        except StopIteration:
+            ended.set()
+        else:
+            loop.call_soon(drive, block)
+
+    loop.call_soon(drive, staying(0, SOON))
+    await asyncio.wait_for(ended.wait(), LONG)
 
 
 async def test_a_task_that_is_cancelled_in_it_is_cancelled() -> None:
