@@ -12,9 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from arq import cron
 from arq.worker import func
-from support.arq_limits import bucket
+from support.arq_limits import bucket, cron_at_startup
 
 from steindamm import AsyncTokenBucket
 from steindamm.integrations.arq import rate_limited
@@ -146,7 +145,7 @@ async def test_it_holds_for_cron_jobs(run_until_empty: Any, fitted: bool) -> Non
     @rate_limited(limiter=limiters[1])
     async def clean_up(ctx: Ctx) -> None: ...
 
-    jobs = [cron(function, hour=3, run_at_startup=True, unique=False) for function in (report, traced(clean_up))]
+    jobs = [cron_at_startup(function) for function in (report, traced(clean_up))]
     await run_until_empty(cron_jobs=jobs, fitted=fitted)
     assert await taken(limiters) == [1, 1]
 
@@ -210,7 +209,7 @@ async def test_so_it_does_within_cron_jobs(run_until_empty: Any) -> None:
         await call_one_by_one(work, ctx)
 
     for fitted in (True, False):
-        job = cron(report, hour=3, run_at_startup=True, unique=False)
+        job = cron_at_startup(report)
         worker = await run_until_empty(cron_jobs=[job], fitted=fitted)
         assert (worker.jobs_complete, worker.jobs_retried) == (1, 0)
     assert await taken([limiter]) == [0]

@@ -8,10 +8,9 @@ import time
 from typing import Any
 
 import pytest
-from arq import cron
 from arq.jobs import JobStatus
 from arq.worker import JobExecutionFailed, Retry, func
-from support.arq_limits import bucket, eventually, new_name
+from support.arq_limits import bucket, cron_at_startup, eventually, new_name
 
 from steindamm import AsyncSemaphore, AsyncTokenBucket, MaxSleepExceededError, NoTokensAvailableError
 from steindamm.integrations.arq import rate_limited
@@ -31,7 +30,7 @@ async def test_a_cron_job_starts_at_its_turn_and_not_a_minute_later(run_until_em
     async def own_hook(ctx: Ctx) -> None:
         after.append(ctx["job_id"])
 
-    job = cron(report, name="report", hour=3, run_at_startup=True, unique=False)
+    job = cron_at_startup(report, name="report")
     began = time.monotonic()
     worker = await run_until_empty(cron_jobs=[job], after_job_end=own_hook)
     assert ran == [1]

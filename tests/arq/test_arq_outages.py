@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from arq import cron
 from arq.connections import ArqRedis, RedisSettings, create_pool
 from arq.worker import Worker, create_worker, func
 from redis.exceptions import ConnectionError as RedisConnectionError
+from support.arq_limits import cron_at_startup
 from support.arq_workers import PATIENCE, Broker, WorkerProcess
 from support.semaphores import until
 from support.servers import Server, valkey_binary
@@ -211,7 +211,7 @@ async def test_a_step_that_fails_is_no_failure_of_the_job(
 async def test_a_cron_job_that_can_not_be_freed_starts_later_and_the_worker_stays(
     failing_worker: Callable[..., Worker], broker: Broker
 ) -> None:
-    work = cron(wait_once("cron"), name="work", hour=3, run_at_startup=True, unique=False)
+    work = cron_at_startup(wait_once("cron"), name="work")
     worker = failing_worker("DEL", "arq:in-progress:", cron_jobs=[work])
     running = asyncio.create_task(worker.async_run())
     await asyncio.sleep(0.5)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import datetime
 from itertools import count
 from typing import Any
+
+from arq import cron
+from arq.cron import CronJob
 
 from steindamm import AsyncTokenBucket
 
@@ -20,6 +24,12 @@ def new_name() -> str:
 def bucket(every: float, capacity: float = 1.0, **settings: Any) -> AsyncTokenBucket:
     """A bucket of its own, in memory."""
     return AsyncTokenBucket(new_name(), capacity=capacity, refill_frequency=every, **settings)
+
+
+def cron_at_startup(function: Any, **settings: Any) -> CronJob:
+    """A cron job that runs as the worker starts, and not again for the next eleven hours."""
+    hour = (datetime.now().astimezone().hour + 12) % 24
+    return cron(function, hour=hour, run_at_startup=True, unique=False, **settings)
 
 
 def booking_key(job_id: str) -> str:
