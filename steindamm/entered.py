@@ -41,19 +41,27 @@ class Blocks(Generic[Held]):
 
     def begin(self, permit: Held) -> Held:
         """The block that starts now holds the permit."""
-        who = self._who()
-        self._open[who] = permit, self._open.get(who)
+        who, blocks = self._who, self._open
+        me = who()
+        blocks[me] = permit, blocks.get(me)
         return permit
 
     def end(self) -> Held:
-        """The permit of the block that ends now."""
-        who = self._who()
-        block = self._open.pop(who, None)
-        if block is None:
+        """The permit of the block that ends now.
+
+        No call comes between finding the block and taking it out: whoever is interrupted has done both, or neither.
+        """
+        who, blocks = self._who, self._open
+        me = who()
+        permit: Held
+        try:
+            permit, around = blocks[me]
+        except KeyError:
             return self._end_elsewhere()
-        permit: Held = block[0]
-        if block[1] is not None:
-            self._open[who] = block[1]
+        if around is None:
+            del blocks[me]
+        else:
+            blocks[me] = around
         return permit
 
     def _end_elsewhere(self) -> Held:
