@@ -282,11 +282,20 @@ class AsyncLocalSemaphore(AsyncSemaphore):
 
     async def acquire(self) -> SlotPermit:
         """Wait for a slot, as `AsyncSemaphore.acquire` does."""
-        backend = self._backend
-        ticket = Ticket(backend.name)
-        if backend.enter_at_once(ticket):
-            return ticket
-        return await super().acquire()
+        return self._backend.enter_at_once() or await super().acquire()
+
+    async def __aenter__(self) -> SlotPermit:
+        return self._blocks.begin(self._backend.enter_at_once() or await super().acquire())
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Give the slot back, though nobody awaits it."""
+        permit = self._blocks.end()
+        if kind is GeneratorExit:
+            self._backend.abandon(permit)
+        elif not self._backend.leave_at_once(permit):
+            await self._leave(permit)
 
 
 class AsyncRedisSemaphore(AsyncReplaceableSemaphore, AsyncSemaphore):

@@ -263,14 +263,27 @@ class SyncLocalSemaphore(SyncSemaphore):
 
     def acquire(self) -> SlotPermit:
         """Wait for a slot, as `SyncSemaphore.acquire` does."""
-        ticket, backend = Ticket(self.settings.name), self._backend
+        return self._backend.enter_at_once() or super().acquire()
+
+    def __enter__(self) -> SlotPermit:
+        permit = self._backend.enter_at_once() or super().acquire()
         try:
-            if backend.enter_at_once(ticket):
-                return ticket
+            return self._blocks.begin(permit)
         except BaseException:
-            backend.leave(ticket, used=False)
+            self._leave(permit)
             raise
-        return super().acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Give the slot back."""
+        permit = self._blocks.end()
+        try:
+            if not self._backend.leave_at_once(permit):
+                self._leave(permit)
+        except BaseException:
+            self._leave(permit)
+            raise
 
 
 class SyncRedisSemaphore(SyncReplaceableSemaphore, SyncSemaphore):

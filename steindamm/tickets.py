@@ -9,6 +9,7 @@ import re
 import secrets
 import socket
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from time import monotonic
 
@@ -192,3 +193,7 @@ class Ticket(SlotPermit):
             self.due = 0.0
             return False
         return True
+
+
+blank_ticket: Callable[[], Ticket] = partial(Ticket.__new__, Ticket)
+"""One of which nothing is known, to be filled in: the call of its `__init__` would take longer than both."""

@@ -20,10 +20,11 @@ from steindamm.rules import bucket, deciding, semaphore
 from steindamm.rules.bucket import take_at_once
 from steindamm.rules.changes import Change, override_of
 from steindamm.rules.changes import change as change_bucket
+from steindamm.rules.semaphore import enter_at_once, leave_at_once
 from steindamm.rules.semaphore_changes import change as change_semaphore
 from steindamm.settings import BucketSettings, SemaphoreSettings
 from steindamm.state import MOST_LISTED, SemaphoreState, TokenBucketState, holder, seen_bucket, seen_semaphore
-from steindamm.tickets import PROCESS, Ticket
+from steindamm.tickets import PROCESS, Ticket, blank_ticket
 from steindamm.turns import Turns
 
 Clock = Callable[[], float]
@@ -42,11 +43,16 @@ class Memory:
 
     Parameters:
         clock: Gives the time in seconds; a test passes its own.
+
+    Attributes:
+        is_interrupted: Tells whether this thread is in the middle of a decision, as where the garbage collector
+            interrupts it: that closes blocks and waits that nobody holds any more, which then leave.
     """
 
     def __init__(self, clock: Clock = monotonic) -> None:
         self.clock = clock
         self.lock = RLock()
+        self.is_interrupted: Callable[[], bool] = self.lock._is_owned  # type: ignore[attr-defined]
         self.buckets = KeptBuckets()
         self.semaphores: States[semaphore.SemaphoreState] = States(semaphore.is_idle)
         self.turns: WeakValueDictionary[str, Turns] = WeakValueDictionary()
@@ -63,14 +69,6 @@ class Memory:
         self.semaphores.clear()
         self.untold.clear()
         self.openings.clear()
-
-    @property
-    def is_interrupted(self) -> bool:
-        """Whether this thread is in the middle of a decision, as where the garbage collector interrupts it.
-
-        The collector closes blocks and waits that nobody holds any more, which then leave.
-        """
-        return self.lock._is_owned()  # type: ignore[attr-defined, no-any-return]
 
     def put_off(self, call: Callable[[], object]) -> None:
         """Make a call when the decision of this thread is done."""
@@ -202,19 +200,40 @@ class MemorySemaphore:
         self._memory = memory
         self._lock = memory.lock
         self._clock = memory.clock
+        self._is_interrupted = memory.is_interrupted
         self._states = memory.semaphores.by_name
         self._terms = semaphore_terms(settings)._replace(lease=semaphore.FOREVER, presence=semaphore.FOREVER)
+        self._capacity = self._terms.capacity
 
-    def enter_at_once(self, ticket: Ticket) -> bool:
+    def enter_at_once(self) -> Ticket | None:
         """Take a slot, if one is free and nobody waits; the short way for most. Where not, nothing has happened."""
+        clock = self._clock
+        ticket = blank_ticket()
+        ticket.name = self.name
+        ticket.process = PROCESS.name
+        try:
+            with self._lock:
+                ticket.since = since = clock()
+                now = since * MICROSECONDS
+                state = self._states.get(self._key)
+                if state is None or now > self._memory.sweep_at:
+                    return None
+                ticket.fence = fence = enter_at_once(self._capacity, state, now, ticket)
+                return ticket if fence else None
+        except BaseException:
+            self.leave(ticket, used=False)
+            raise
+
+    def leave_at_once(self, ticket: Ticket) -> bool:
+        """Give a slot back that was used, if nobody waits; the short way for most. Where not, nothing has happened."""
+        is_interrupted = self._is_interrupted
+        if not ticket.fence or ticket.process != PROCESS.name or is_interrupted():
+            return False
+        ticket.gone = True
+        held = (monotonic() - ticket.since) * MICROSECONDS
         with self._lock:
-            ticket.since = self._clock()
-            now = ticket.since * MICROSECONDS
             state = self._states.get(self._key)
-            if state is None or now > self._memory.sweep_at:
-                return False
-            ticket.fence = semaphore.enter_at_once(self._terms, state, now, ticket)
-            return ticket.fence > 0
+            return state is not None and leave_at_once(state, ticket, held)
 
     def enter(self, ticket: Ticket, number: float, stay: semaphore.Stay, slack: float = 0.0) -> semaphore.Place:
         """Ask for a slot, or a place in the line; the ticket then knows where it stands."""
@@ -226,17 +245,13 @@ class MemorySemaphore:
 
     def leave(self, ticket: Ticket, *, used: bool = True) -> None:
         """Give the slot, or the place in the line, back."""
-        if ticket.process != PROCESS.name:
+        if ticket.process != PROCESS.name or (used and self.leave_at_once(ticket)):
             return
-        if self._memory.is_interrupted:
+        if self._is_interrupted():
             self._memory.put_off(partial(self.leave, ticket, used=used))
             return
         ticket.gone = True
         held = (monotonic() - ticket.since) * MICROSECONDS if used and ticket.fence else -1.0
-        with self._lock:
-            state = self._states.get(self._key)
-            if state is not None and semaphore.leave_at_once(state, ticket, held):
-                return
         self._ask(semaphore.Request(semaphore.What.LEAVE, ticket, held))
 
     def change(self, change: Change) -> None:
@@ -312,6 +327,7 @@ class AsyncMemorySemaphore:
         self._semaphore = MemorySemaphore(settings, memory)
         self.name = settings.name
         self.enter_at_once = self._semaphore.enter_at_once
+        self.leave_at_once = self._semaphore.leave_at_once
 
     async def enter(self, ticket: Ticket, number: float, stay: semaphore.Stay, slack: float = 0.0) -> semaphore.Place:
         """Ask for a slot, or a place in the line; the ticket then knows where it stands."""

@@ -94,7 +94,7 @@ class MemoryAllOf:
 
     def give_back(self, request: Request) -> None:
         """Return what was given; the tickets stand nowhere any more."""
-        if self._memory.is_interrupted:
+        if self._memory.is_interrupted():
             self._memory.put_off(partial(self.give_back, request))
             return
         for ask in request.asks:

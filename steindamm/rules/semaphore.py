@@ -252,17 +252,18 @@ def look(
     return _expected(state, now, number if 0 < number <= max(state.arrivals, now) else math.inf), handed
 
 
-def enter_at_once(terms: SemaphoreTerms, state: SemaphoreState, now: float, asker: Hashable) -> int:
-    """What `enter` does for a newcomer in the most frequent case: a slot is free, nobody waits, no lease ends.
+def enter_at_once(capacity: int, state: SemaphoreState, now: float, asker: Hashable) -> int:
+    """What `enter` does for a newcomer in the most frequent case: a slot is free, nobody waits, no lease has an end.
 
     Returns its fencing number; or 0, and has done nothing, in every other case.
     """
-    capacity, lease, _ = terms
-    if state.live or state.present or len(state.leases) >= capacity or not state.seen <= now < state.earliest:
+    if state.live or state.present or state.earliest != FOREVER or now < state.seen or len(state.leases) >= capacity:
         return 0
-    state.capacity = capacity
-    state.seen = now
-    return _lease(state, asker, now, now + lease)
+    state.capacity, state.seen = capacity, now
+    state.leases[asker] = FOREVER
+    state.granted += 1
+    state.fence = fence = _next(state.fence, now)
+    return fence
 
 
 def leave_at_once(state: SemaphoreState, holder: Hashable, held: float) -> bool:
@@ -329,9 +330,8 @@ def _refused(state: SemaphoreState, now: float) -> Place:
 
 def _lease(state: SemaphoreState, holder: Hashable, now: float, end: float, number: float = 0.0) -> int:
     state.leases[holder] = end
-    if end < state.earliest:  # noqa: PLR1730  `min` takes longer, at each acquire
-        state.earliest = end
-    if 0 < number < now:
+    state.earliest = min(state.earliest, end)
+    if 0.0 < number < now:
         state.waited += now - number
     state.granted += 1
     state.fence = fence = _next(state.fence, now)
@@ -346,7 +346,7 @@ def _next(last: int, now: float) -> int:
 
 def _end(state: SemaphoreState, holder: Hashable, held: float) -> None:
     del state.leases[holder]
-    if held < 0:
+    if held < 0.0:
         return
     mean = state.mean
     if held > LEAST_GUESS and mean:

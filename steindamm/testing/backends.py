@@ -89,9 +89,9 @@ class StrictSemaphore(MemorySemaphore):
         super().__init__(settings, memory)
         self._limiter, self._limits = settings.name, limits
 
-    def enter_at_once(self, _: Ticket) -> bool:
+    def enter_at_once(self) -> Ticket | None:
         """Nobody takes the short way."""
-        return False
+        return None
 
     def enter(self, ticket: Ticket, number: float, stay: Stay, slack: float = 0.0) -> Place:
         """Ask for a slot."""
@@ -118,6 +118,7 @@ class AwaitedSemaphore(AsyncMemorySemaphore):
         super().__init__(settings, memory)
         self._semaphore = asked
         self.enter_at_once = asked.enter_at_once
+        self.leave_at_once = asked.leave_at_once
 
 
 class StrictAllOf(MemoryAllOf):

@@ -285,7 +285,7 @@ class TestTheShortWay:
             short.now = long.now = long.now + data.draw(st.sampled_from([0.0, 0.5, SECOND]))
             what, asker = data.draw(st.sampled_from(["enter", "wait", "leave", "give up"])), number
             if what == "enter":
-                fence = enter_at_once(short.terms, short.state, short.now, asker)
+                fence = enter_at_once(short.terms.capacity, short.state, short.now, asker)
                 place = long.enter(asker, Stay.NO)
                 if fence:
                     assert place == Place(HOLDING, fence, 0.0)
@@ -308,12 +308,12 @@ class TestTheShortWay:
         semaphore.enter("a")
         assert not leave_at_once(semaphore.state, "a", 0.0)
         semaphore.now += LEASE
-        assert not enter_at_once(semaphore.terms, semaphore.state, semaphore.now, "b")
+        assert not enter_at_once(semaphore.terms.capacity, semaphore.state, semaphore.now, "b")
         assert semaphore.holders == {"a"}
 
     def test_nobody_passes_the_line_on_it(self) -> None:
         semaphore = Semaphore(lease=math.inf, presence=math.inf)
         semaphore.enter("a")
         semaphore.enter("b")
-        assert not enter_at_once(semaphore.terms, semaphore.state, semaphore.now, "c")
+        assert not enter_at_once(semaphore.terms.capacity, semaphore.state, semaphore.now, "c")
         assert not leave_at_once(semaphore.state, "a", 0.0)
