@@ -14,7 +14,7 @@ from time import monotonic
 from typing import cast
 from weakref import WeakValueDictionary
 
-from steindamm.backends.states import NOT_KEPT, KeptBucket, KeptBuckets, States
+from steindamm.backends.states import NO_SLOTS, NOT_KEPT, KeptBucket, KeptBuckets, KeptSemaphores
 from steindamm.backends.terms import MICROSECONDS, bucket_terms, on_clock, semaphore_terms, wall_clock
 from steindamm.rules import bucket, deciding, semaphore
 from steindamm.rules.bucket import take_at_once
@@ -54,7 +54,7 @@ class Memory:
         self.lock = RLock()
         self.is_interrupted: Callable[[], bool] = self.lock._is_owned  # type: ignore[attr-defined]
         self.buckets = KeptBuckets()
-        self.semaphores: States[semaphore.SemaphoreState] = States(semaphore.is_idle)
+        self.semaphores = KeptSemaphores()
         self.turns: WeakValueDictionary[str, Turns] = WeakValueDictionary()
         self.untold: dict[Ticket, tuple[MemorySemaphore, int]] = {}
         self.openings: dict[str, Timer] = {}
@@ -204,6 +204,7 @@ class MemorySemaphore:
         self._states = memory.semaphores.by_name
         self._terms = semaphore_terms(settings)._replace(lease=semaphore.FOREVER, presence=semaphore.FOREVER)
         self._capacity = self._terms.capacity
+        self._found = self._states.get(self._key, NO_SLOTS)
 
     def enter_at_once(self) -> Ticket | None:
         """Take a slot, if one is free and nobody waits; the short way for most. Where not, nothing has happened."""
@@ -215,25 +216,23 @@ class MemorySemaphore:
             with self._lock:
                 ticket.since = since = clock()
                 now = since * MICROSECONDS
-                state = self._states.get(self._key)
-                if state is None or now > self._memory.sweep_at:
+                if now > self._memory.sweep_at:
                     return None
-                ticket.fence = fence = enter_at_once(self._capacity, state, now, ticket)
+                ticket.fence = fence = enter_at_once(self._capacity, self._found, now, ticket)
                 return ticket if fence else None
         except BaseException:
             self.leave(ticket, used=False)
             raise
 
     def leave_at_once(self, ticket: Ticket) -> bool:
-        """Give a slot back that was used, if nobody waits; the short way for most. Where not, nothing has happened."""
+        """Give a slot back that was used, if nobody waits; the short way for most. Where not, it is still held."""
         is_interrupted = self._is_interrupted
         if not ticket.fence or ticket.process != PROCESS.name or is_interrupted():
             return False
         ticket.gone = True
         held = (monotonic() - ticket.since) * MICROSECONDS
         with self._lock:
-            state = self._states.get(self._key)
-            return state is not None and leave_at_once(state, ticket, held)
+            return leave_at_once(self._found, ticket, held)
 
     def enter(self, ticket: Ticket, number: float, stay: semaphore.Stay, slack: float = 0.0) -> semaphore.Place:
         """Ask for a slot, or a place in the line; the ticket then knows where it stands."""
@@ -313,6 +312,7 @@ class MemorySemaphore:
         state = self._states.get(self._key)
         if state is None:
             state = memory.semaphores.add(self._key, semaphore.SemaphoreState(), now)
+        self._found = state
         return state
 
     def _to_be_told(self, handed: list[semaphore.HandOver]) -> None:

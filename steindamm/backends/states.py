@@ -6,11 +6,13 @@ new name, and now and then any request, looks at the oldest ones and drops those
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from steindamm.rules.bucket import BucketState, BucketTerms, kept_until
+from steindamm.rules.semaphore import SemaphoreState, is_idle
 
 State = TypeVar("State")
 
@@ -49,7 +51,8 @@ class States(Generic[State]):
 
     def clear(self) -> None:
         """Drop all."""
-        self.by_name.clear()
+        for name in tuple(self.by_name):
+            self.drop(name)
         self._oldest.clear()
 
 
@@ -82,4 +85,23 @@ class KeptBuckets(States[KeptBucket]):
         """Forget one; limiters that hold on to it let go of it, and of its state."""
         kept = self.by_name[name]
         kept.terms, kept.state = NOT_KEPT.terms, NOT_KEPT.state
+        super().drop(name)
+
+
+NEVER = math.inf
+"""When a semaphore's state was last seen that is not kept: nothing that is asked now can be later."""
+NO_SLOTS = SemaphoreState()
+NO_SLOTS.seen = NEVER
+"""What a limiter holds on to that has found nothing."""
+
+
+class KeptSemaphores(States[SemaphoreState]):
+    """The states of semaphores. A limiter holds on to one until it is dropped."""
+
+    def __init__(self) -> None:
+        super().__init__(is_idle)
+
+    def drop(self, name: str) -> None:
+        """Forget one; limiters that hold on to it find that it takes nobody in."""
+        self.by_name[name].seen = NEVER
         super().drop(name)

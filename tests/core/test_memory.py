@@ -17,7 +17,7 @@ from steindamm.backends import memory as backend
 from steindamm.backends.memory import Memory, MemoryBucket, MemorySemaphore
 from steindamm.rules.bucket import Request, Verdict, What
 from steindamm.rules.changes import Change, Kind
-from steindamm.rules.semaphore import Stay
+from steindamm.rules.semaphore import Standing, Stay
 from steindamm.settings import BucketSettings, SemaphoreSettings
 from steindamm.tickets import Ticket
 
@@ -117,6 +117,47 @@ def test_a_limiter_takes_at_once_what_another_of_its_name_has_left() -> None:
     memory = Memory(FakeClock())
     bucket(memory, "shared", capacity=3).ask(TAKE)
     assert [bucket(memory, "shared", capacity=3).take_at_once(1.0) for _ in range(3)] == [True, True, False]
+
+
+def semaphore(memory: Memory, **settings: Any) -> MemorySemaphore:
+    return MemorySemaphore(SemaphoreSettings("shared", **settings), memory)
+
+
+def test_semaphores_that_used_a_state_share_another_once_it_is_dropped() -> None:
+    clock = FakeClock()
+    memory = Memory(clock)
+    first, second = (semaphore(memory, capacity=1) for _ in range(2))
+    ticket = Ticket("shared")
+    first.enter(ticket, 0.0, Stay.NO)
+    first.leave(ticket)
+    clock.now += 1
+    memory.sweep(clock.now * 1e6)
+    assert not memory.semaphores.by_name
+    assert second.enter(Ticket("shared"), 0.0, Stay.NO).standing is Standing.HOLDING
+    assert first.enter_at_once() is None
+    assert first.enter(Ticket("shared"), 0.0, Stay.NO).standing is Standing.OUT
+
+
+def test_a_semaphore_gives_at_once_what_another_of_its_name_has_left() -> None:
+    memory = Memory(FakeClock())
+    semaphore(memory, capacity=3).enter(Ticket("shared"), 0.0, Stay.NO)
+    given = [semaphore(memory, capacity=3).enter_at_once() for _ in range(3)]
+    assert [ticket is not None for ticket in given] == [True, True, False]
+    assert given[0] is not None
+    assert semaphore(memory, capacity=3).leave_at_once(given[0])
+    assert semaphore(memory, capacity=3).enter_at_once() is not None
+
+
+def test_a_slot_is_not_given_back_at_once_while_somebody_waits_for_it() -> None:
+    memory = Memory(FakeClock())
+    slots = semaphore(memory, capacity=2)
+    slots.enter(Ticket("shared"), 0.0, Stay.NO)
+    held, waiting = slots.enter_at_once(), Ticket("shared")
+    assert held is not None
+    slots.enter(waiting, 0.0, Stay.LISTENING)
+    assert not slots.leave_at_once(held)
+    slots.leave(held)
+    assert waiting.woken
 
 
 def test_windows_of_the_calendar_that_are_overridden_begin_by_the_wall_clock() -> None:
