@@ -22,6 +22,7 @@ from steindamm.errors import (
 from steindamm.integrations.bookings import Booking
 from steindamm.integrations.job_limits import MAX_BOOKING, Claim, JobLimit
 from steindamm.permits import Permit, SlotPermit
+from steindamm.rules import bucket
 from steindamm.several_limits import AllOf, AllOfPermit
 from steindamm.sleepers import OVERSLEPT
 from steindamm.token_bucket import TokenBucket
@@ -126,6 +127,30 @@ def decide(
     if isinstance(decision, Fail):
         limiter.give_back(answer)
     return decision
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What a bucket is asked about a job, for one who sends it himself; the first half of `decide`."""
+
+    job: JobLimit
+    claim: Claim
+    booking: Booking
+    asked_at: float
+    request: bucket.Request
+
+
+def asking(job: JobLimit, claim: Claim, booking: Booking, *, accept: float) -> Asking:
+    """What to ask; the parameters are those of `decide`."""
+    now = time.time()
+    limiter: Any = claim.limiter
+    return Asking(job, claim, booking, now, limiter.asking(**_question(job, claim, booking, now, accept, None)))
+
+
+def decided(asked: Asking, answer: bucket.Decision) -> Decision:
+    """What the answer means for the job; the second half of `decide`. A bucket gives nothing to a job that fails."""
+    limiter: Any = asked.claim.limiter
+    return _decided(asked.job, asked.claim, asked.booking, asked.asked_at, limiter.answer(asked.request, answer))
 
 
 async def adecide(

@@ -138,10 +138,10 @@ class AsyncTokenBucket(AsyncChanging, TokenBucket):
             horizon: How far away, in seconds, a turn may be booked.
             turn: The turn that the job was told to come back with.
         """
-        request = self._asking(cost, accept, horizon, turn)
+        request = self.asking(cost, accept, horizon, turn)
         if request.cost == 0:
             return Answer(0.0, permit=self.permit_for(0.0))
-        return self._answer(request, await self._backend.ask(request))
+        return self.answer(request, await self._backend.ask(request))
 
     async def give_back(self, answer: Answer) -> None:
         """Return the turn that an answer gave and nobody will use."""

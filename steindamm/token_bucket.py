@@ -177,7 +177,8 @@ class TokenBucket(Changing):
         """The request of one whose turn has come, after so many seconds; the pace may let it wait a little more."""
         return Request(What.COME_BACK, self._cost, self._patience(slept) * SECOND, turn=sleeper.turn)
 
-    def _asking(self, cost: float | None, accept: float, horizon: float, turn: float | None) -> Request:
+    def asking(self, cost: float | None, accept: float, horizon: float, turn: float | None) -> Request:
+        """What its backend is asked on behalf of a job; the parameters are those of `ask`."""
         cost = self._cost if cost is None else self.settings.checked_cost("cost", cost)
         accept = checked_seconds("accept", accept) * SECOND
         horizon = checked_seconds("horizon", horizon) * SECOND
@@ -185,7 +186,8 @@ class TokenBucket(Changing):
             return Request(What.TAKE, cost, accept, horizon)
         return Request(What.COME_BACK, cost, accept, horizon, checked_number("turn", turn))
 
-    def _answer(self, request: Request, decision: Decision) -> Answer:
+    def answer(self, request: Request, decision: Decision) -> Answer:
+        """What its backend's decision on such a request means for the job."""
         verdict, wait, turn, _ = decision
         if verdict is Verdict.GRANTED:
             return Answer(wait / SECOND, permit=self.permit_for(request.cost, wait / SECOND), turn=turn)

@@ -78,6 +78,11 @@ class Asker:
         self._starting = Lock()
         self._thread: Thread | None = None
 
+    @property
+    def is_prompt(self) -> bool:
+        """Whether the last answer was there soon."""
+        return self._is_prompt
+
     def ask(self, question: Question) -> Decision | None:
         """The answer if it is there soon; else None, and the question hears of it when it is there."""
         asked = _Asked(question)

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 from steindamm.integrations.celery.asking import Asker, Direct
 from steindamm.integrations.celery.line import Line
-from steindamm.integrations.decisions import Decision, Defer, Start, decide
+from steindamm.integrations.decisions import Asking, Decision, Defer, Start, asking, decide
 from steindamm.integrations.job_limits import Claim
 from steindamm.semaphore import Semaphore
 
@@ -93,7 +93,28 @@ class Gate:
         asker = self._room.askers.of(claim.limiter)
         if isinstance(claim.limiter, Semaphore):
             return self._line_at(claim.limiter, asker).admits(job, claim)
-        return self._act(job, claim, asker.ask(StartQuestion(self, job, claim, job.departures)), start)
+        question = StartQuestion(self, job, claim, job.departures, start)
+        if self._room.loop_askers.send(claim.limiter, question):
+            self._room.awaits(job)
+            return False
+        return self._act(job, claim, asker.ask(question), start)
+
+    def go_on(self, question: StartQuestion, decision: Decision | None) -> None:
+        """Act on what was decided about a job that kept its pool slot meanwhile, or on nothing having been decided."""
+        job, claim = question.job, question.claim
+        if not question.is_wanted:
+            if decision is not None:
+                self.give_back(claim, decision)
+            return
+        self._room.leaves(job)
+        try:
+            starts = self._act(job, claim, decision, question.start)
+        except Exception as error:  # noqa: BLE001
+            self._room.let_go(job)
+            job.refuse(error)
+            starts = True
+        if starts:
+            self._room.launch(job, question.start)
 
     def _act(self, job: GatedRequest, claim: Claim, decision: Decision | None, start: Callable[[], Any]) -> bool:
         if decision is None:
@@ -117,24 +138,47 @@ class Gate:
         return line or self._lines.setdefault(limiter.backend, Line(self._room, limiter, asker))
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class StartQuestion:
-    """Whether a job may start."""
+    """Whether a job may start.
+
+    Parameters:
+        gate: Who wants to know.
+        job: The job.
+        claim: What it asks for.
+        departures: How often it had left the waiting room.
+        start: Gives it to the pool.
+    """
 
     gate: Gate
     job: Any
     claim: Claim
     departures: int
+    start: Callable[[], Any]
+    is_late: bool = False
 
     @property
     def is_wanted(self) -> bool:
         """Whether the job has not left since."""
         return bool(self.job.departures == self.departures)
 
+    def asking(self) -> Asking:
+        """What it asks."""
+        job = self.job
+        return asking(job.job_limit, self.claim, job.booking, accept=self.gate.patience_for(job))
+
     def ask(self) -> Decision:
         """Ask."""
         job = self.job
         return decide(job.job_limit, self.claim, job.booking, accept=self.gate.patience_for(job))
+
+    def heard(self, decision: Decision | None) -> None:
+        """Tell the gate; of a late answer, once that there is none, and then the answer."""
+        if not self.is_late:
+            self.is_late = decision is None
+            self.gate.go_on(self, decision)
+        elif decision is not None:
+            self.answered(decision)
 
     def answered(self, decision: Decision) -> None:
         """Tell the gate."""

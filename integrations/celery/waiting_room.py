@@ -23,6 +23,7 @@ from steindamm.integrations.bookings import Booking
 from steindamm.integrations.celery.asking import Askers
 from steindamm.integrations.celery.gate import Gate
 from steindamm.integrations.celery.handing_back import LEAST_DELAY, longest_hop
+from steindamm.integrations.celery.loop_asking import LoopAskers
 from steindamm.integrations.celery.process_slots import count_slots_of_processes
 from steindamm.integrations.celery.thread_slots import give_slots_to_threads
 from steindamm.integrations.celery.waker import Waker
@@ -78,6 +79,7 @@ class WaitingRoom(bootsteps.StartStopStep):
         self.longest_hop = self._longest_stay = longest_hop(consumer.app)
         self.waker = Waker()
         self.askers = Askers(self.waker)
+        self.loop_askers = LoopAskers(self.askers, self.waker, consumer.timer)
         self.gate = Gate(self)
         give_slots_to_threads(consumer, self.waker)
         signals.worker_shutdown.connect(self._make_last_calls)
@@ -102,6 +104,7 @@ class WaitingRoom(bootsteps.StartStopStep):
     def register_with_event_loop(self, _: Any, hub: Any) -> None:
         """Let other threads call into the worker's loop."""
         self.waker.watch(hub)
+        self.loop_askers.watch(hub)
 
     @property
     def has_free_slots(self) -> bool:
@@ -159,21 +162,31 @@ class WaitingRoom(bootsteps.StartStopStep):
             job.refuse(error)
             self.send_on(job)
 
+    def awaits(self, job: GatedRequest) -> None:
+        """A job that has its pool slot is asked about."""
+        self._due.add(job)
+        self._launching.add(job)
+
     def leaves(self, job: GatedRequest) -> None:
-        """A job that was due has got its pool slot."""
+        """A job that was due has got its pool slot, or its answer."""
         self._due.discard(job)
+        self._launching.discard(job)
+
+    def launch(self, job: GatedRequest, start: Callable[[], Any]) -> None:
+        """Give a job that has its pool slot to the pool."""
+        if not self._start(job, partial(job.launch, start)):
+            self.free_pool_slot()
 
     def launch_after(self, wait: float, job: GatedRequest, start: Callable[[], Any]) -> None:
         """Give a job to the pool in so many seconds; it keeps its pool slot."""
 
-        def launch(_: GatedRequest) -> None:
+        def launch_now(_: GatedRequest) -> None:
             self._launching.discard(job)
             self.let_go(job)
-            if not self._start(job, partial(job.launch, start)):
-                self.free_pool_slot()
+            self.launch(job, start)
 
         self._launching.add(job)
-        self._keep(job, wait, launch)
+        self._keep(job, wait, launch_now)
 
     def free_pool_slot(self) -> None:
         """Give the pool slot of a job that was held to the next one.
@@ -276,6 +289,7 @@ class WaitingRoom(bootsteps.StartStopStep):
         """What has run by now has given its slot back; what the pool never took up has not."""
         for job in tuple(self.slot_holders):
             job.release()
+        self.loop_askers.finish(LAST_CALLS)
         self.askers.finish(LAST_CALLS)
 
 

@@ -7,7 +7,7 @@ from struct import Struct
 from typing import Any
 
 from steindamm.backends.redis.connection import checked_connection
-from steindamm.backends.redis.links import AsyncLink, Reply, SyncLink, async_link, sync_link
+from steindamm.backends.redis.links import AsyncLink, Reply, SyncLink, async_link, checked_reply, sync_link
 from steindamm.backends.redis.looking import look_at_bucket
 from steindamm.backends.redis.scripts import bucket_change_script, bucket_look_script, bucket_script
 from steindamm.backends.redis.sharing import AsyncSharing, SyncSharing
@@ -74,10 +74,25 @@ class SyncRedisBucket:
 
     def _call(self, requests: list[Request]) -> list[Decision]:
         wire, args = self._wire, self._wire.encoded(self.turns.telling(requests))
-        reply = self.link.run(wire.name, wire.script, wire.keys, args, 3 * len(requests))
-        decisions = wire.decoded(reply)
+        return self._read(self.link.run(wire.name, wire.script, wire.keys, args, 3 * len(requests)))
+
+    def _read(self, reply: Reply) -> list[Decision]:
+        decisions = self._wire.decoded(reply)
         self.turns.hear(decisions[0].changed)
         return decisions
+
+    def command(self, request: Request) -> tuple[Any, ...]:
+        """What asks the server, for one who sends it himself; `answer` reads the reply."""
+        wire, args = self._wire, self._wire.encoded(self.turns.telling([request]))
+        return "EVALSHA", wire.script.sha, len(wire.keys), *wire.keys, *args
+
+    def answer(self, reply: Any) -> Decision:
+        """What the reply to a `command` says.
+
+        Raises:
+            LimiterUnavailableError: It is no reply of the script.
+        """
+        return self._read(checked_reply(self._wire.name, reply, 3))[0]
 
     def numbers_for(self, wanted: BucketSettings) -> tuple[float, ...]:
         """What overrides its settings with these."""
