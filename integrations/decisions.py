@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from steindamm.answers import Answer
 from steindamm.errors import (
@@ -32,9 +32,9 @@ UNAVAILABLE_WAIT = 1.0
 """Seconds after which a backend that did not answer is asked again, half of it and half at random."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Start:
-    """The job may start.
+    """The job may start. It is one of a kind, and not frozen: to set a field of what is takes a call for each.
 
     Parameters:
         wait: Seconds until then.
@@ -129,8 +129,7 @@ def decide(
     return decision
 
 
-@dataclass(frozen=True, slots=True)
-class Asking:
+class Asking(NamedTuple):
     """What a bucket is asked about a job, for one who sends it himself; the first half of `decide`."""
 
     job: JobLimit

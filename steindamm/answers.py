@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from steindamm.errors import SteindammError
@@ -11,8 +10,7 @@ if TYPE_CHECKING:
     from steindamm.tickets import Ticket
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """One of three things: start, come back, or ask again.
 
     With a permit: start after the wait. With a turn only: come back with it after the wait. With neither: ask

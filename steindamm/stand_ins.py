@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from steindamm.answers import Answer
@@ -105,7 +104,7 @@ def marked_answer(answer: Answer, permit: Permit | None) -> Answer:
     """A stand-in's answer, with a permit in place of its own."""
     if answer.ticket is not None:
         marked_slot(answer.ticket)
-    return replace(answer, permit=permit, without_backend=True)
+    return answer._replace(permit=permit, without_backend=True)
 
 
 class Nobody:

@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -217,7 +216,7 @@ class Delivery:
                 await asyncio.wait_for(handed.wait(), patience if patience < math.inf else None)
             permit = limiter.permit_of(answer)
             if permit is not None:
-                return Start(0.0, replace(answer, permit=permit))
+                return Start(0.0, answer._replace(permit=permit))
             away = await adecide(self._limit, claim, booking, accept=patience)
         except BaseException:
             await asyncio.shield(in_background(limiter.give_back(answer)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from bisect import insort
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -106,7 +106,7 @@ class Line:
             if waiter is None or permit is None:
                 return False
             self._waiter = None
-        self._admit_first(Start(0.0, replace(waiter, permit=permit)))
+        self._admit_first(Start(0.0, waiter._replace(permit=permit)))
         return True
 
     def _asks_for_first(self) -> bool:

@@ -125,7 +125,7 @@ class Gate:
         finally:
             if permit is None:
                 give_back(claim, decision.answer)
-        return decision if permit is None else Start(0.0, replace(decision.answer, permit=permit))
+        return decision if permit is None else Start(0.0, decision.answer._replace(permit=permit))
 
     def _sleep(self, seconds: float, alarm: Event) -> bool:
         """Sleep until the alarm, but not longer than so many seconds; whether there was one."""
