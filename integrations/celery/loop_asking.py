@@ -97,11 +97,10 @@ class LoopAsker:
     def finish(self, patience: float) -> None:
         """Hear what is still to come, but wait no longer than so many seconds."""
         give_up = monotonic() + patience
-        try:
-            while self._sent and self._connection.can_read(max(0.0, give_up - monotonic())):
-                self._hear_next()
-        except FAILURES:
-            self._sent.clear()
+        while self._sent and self._connection is not None:
+            self._hear(max(0.0, give_up - monotonic()))
+            if monotonic() >= give_up:
+                return
 
     def lose(self) -> None:
         """Give the connection up; those whose answers were to come over it are asked otherwise."""
@@ -115,30 +114,30 @@ class LoopAsker:
         for each in sent:
             self._ask_otherwise(each.question)
 
-    def _hear(self) -> None:
-        """There is something to read: answers, or the end of the connection."""
+    def _hear(self, patience: float = 0.0) -> None:
+        """Read what there is, answers or the end of the connection, and only then tell who asked: they may ask anew."""
+        connection, answered, is_broken = self._connection, [], not self._sent
         try:
-            if not self._sent:
-                raise ConnectionError("the server says what it was not asked, or nothing more")
-            while self._sent and self._connection.can_read(0):
-                self._hear_next()
+            while self._sent and connection.can_read(patience):
+                decision = self._read(self._sent[0].asking)
+                answered.append((self._sent.popleft().question, decision))
         except FAILURES:
-            self.lose()
-        else:
-            if not self._sent and is_to_be_renewed(self._connection):
-                self.lose()
-
-    def _hear_next(self) -> None:
-        sent = self._sent[0]
-        try:
-            decision = decided(sent.asking, sent.asking.claim.limiter.backend.answer(self._connection.read_response()))
-        except (ResponseError, LimiterUnavailableError):
-            self._sent.popleft()
-            self._ask_otherwise(sent.question)
-            return
-        self._sent.popleft()
+            is_broken = True
         self._is_late = self._is_late and bool(self._sent)
-        sent.question.heard(decision)
+        if is_broken or (not self._sent and is_to_be_renewed(connection)):
+            self.lose()
+        for question, decision in answered:
+            if decision is None:
+                self._ask_otherwise(question)
+            else:
+                question.heard(decision)
+
+    def _read(self, asking: Asking) -> Decision | None:
+        """The next answer; None where the server could not give one."""
+        try:
+            return decided(asking, asking.claim.limiter.backend.answer(self._connection.read_response()))
+        except (ResponseError, LimiterUnavailableError):
+            return None
 
     def _ask_otherwise(self, question: LoopQuestion) -> None:
         if question.is_wanted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -196,3 +197,22 @@ def test_a_client_that_is_traced_and_what_has_a_stand_in_go_another_way(farm: Fa
     assert not goes_by_loop(bucket(client, label, on_unavailable="allow"))
     client.execute_command = lambda *_: None
     assert not goes_by_loop(bucket(client, label))
+
+
+def test_jobs_that_are_asked_about_as_their_worker_ends_run_once(
+    farm: Farm, network: Proxy, tmp_path: Path, label: str
+) -> None:
+    """Each of its pool slots has a job whose answer is on its way, as it always takes long."""
+    slow = Farm(farm.server, tmp_path, network, task_default_queue=label)
+    network.delay = PATIENCE / 4
+    for number in range(20):
+        slow.send("work", [label, "1000/s", 1], f"{label} {number}")
+    for ends in (True, False):
+        before = len(slow.journal("start", label))
+        worker = slow.start(queue=label, concurrency=2)
+        slow.wait_for("start", label, count=min(before + 8, 20))
+        if ends:
+            assert worker.end() == 0
+    starts = slow.wait_for("start", label, count=20)
+    slow.stop()
+    assert len({start.job for start in starts}) == len(starts) == 20
