@@ -162,7 +162,7 @@ class LoopAsker:
 
     def _connect_soon(self) -> None:
         """Have the thread connect, which may take long; not for a single question, nor while there are no answers."""
-        if self._is_known and self._hub and self._asker.is_prompt and not (self._connection or self._is_connecting):
+        if self._is_known and self._asker.is_prompt and not (self._connection or self._is_connecting):
             self._is_connecting = True
             self._hub.call_soon(self._asker.tell, self._connect)
         self._is_known = True
