@@ -26,7 +26,7 @@ local function load_parts()
       part.key, part.state, key = KEYS[key], load_bucket(KEYS[key], terms, now), key + 1
     else
       terms.capacity, terms.lease, terms.presence, terms.counted, at = struct.unpack('<dddd', packed_terms, at)
-      part.state, key = load_semaphore(key, terms), key + 6
+      part.state, key = load_semaphore(key, redis.call('GET', KEYS[key]), terms), key + 6
     end
     part.terms, parts[i] = terms, part
   end

@@ -17,8 +17,7 @@
 
 local terms = {}
 terms.capacity, terms.lease, terms.presence, terms.counted = struct.unpack('<dddd', ARGV[1])
-local now = now_us()
-local s = load_semaphore(1, terms)
+local s = load_semaphore(1, packed, terms)
 local requests, at, reply = ARGV[2], 1, {}
 for i = 3, #ARGV do
   local what, number, stay, slack

@@ -1,10 +1,12 @@
 -- The short way, as enter_at_once and leave_at_once in steindamm/rules/semaphore.py: one request, a slot that is
--- free or given back, nobody waits, no lease ends. It returns; every other case has changed nothing and goes on below.
+-- free or given back, nobody waits, no lease ends. It returns; every other case has changed nothing and goes on below,
+-- with the time and the state that were read here.
+
+local now, packed = now_us(), redis.call('GET', KEYS[1])
 
 do
   local META, SIZE, WEIGHT, OUTLIER, LEAST_GUESS = '<dddddddddddddddd', 128, 0.1, 4, 100000
   local ceil, max, pack = math.ceil, math.max, struct.pack
-  local now, packed = now_us(), redis.call('GET', KEYS[1])
 
   if packed and #packed == SIZE and #ARGV == 3 then
     local capacity, lease = struct.unpack('<dd', ARGV[1])

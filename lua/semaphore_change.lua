@@ -13,7 +13,7 @@ local terms = {}
 terms.capacity, terms.lease, terms.presence, terms.counted = struct.unpack('<dddd', ARGV[1])
 local what, number = ARGV[2], #ARGV[3] > 0 and struct.unpack('<d', ARGV[3])
 local now = now_us()
-local s = load_semaphore(1, terms)
+local s = load_semaphore(1, redis.call('GET', KEYS[1]), terms)
 tend(s, terms, now)
 s.live = s.live or { reopens = -ENDLESS, capacity = -1, set_at = 0, note = '' }
 

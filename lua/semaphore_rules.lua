@@ -32,12 +32,11 @@ end
 
 -- The keys from KEYS[at] on: the state, the leases, those who listen, those who are away, the presence of both, and
 -- since when long leases are held.
-local function load_semaphore(at, terms)
+local function load_semaphore(at, packed, terms)
   local s = {
     state_key = KEYS[at], leases_key = KEYS[at + 1], listening_key = KEYS[at + 2], away_key = KEYS[at + 3],
     present_key = KEYS[at + 4], since_key = KEYS[at + 5],
   }
-  local packed = redis.call('GET', s.state_key)
   if packed then
     s.capacity, s.held, s.listening, s.waiting, s.earliest, s.fading, s.seen, s.fence, s.arrivals, s.mean,
       s.granted, s.deferred, s.refused, s.waited, s.until_leases, s.until_waiters = struct.unpack(META, packed)
