@@ -251,8 +251,10 @@ end
 
 local function leave(s, terms, now, asker, held)
   tend(s, terms, now)
-  forget(s, asker)
-  if redis.call('ZREM', s.leases_key, asker) == 0 then return OUT, 0, 0 end
+  if redis.call('ZREM', s.leases_key, asker) == 0 then
+    forget(s, asker)
+    return OUT, 0, 0
+  end
   s.held = s.held - 1
   if held < 0 or held >= terms.lease / 4 then redis.call('HDEL', s.since_key, asker) end
   if held >= 0 then

@@ -207,8 +207,8 @@ def leave(
     """
     state.capacity = state.capacity or terms.capacity
     handed = tend(state, now)
-    _forget(state, asker)
     if asker not in state.leases:
+        _forget(state, asker)
         return GONE, handed
     _end(state, asker, held)
     return Place(Standing.HOLDING, 0.0, 0.0), handed + tend(state, now)
