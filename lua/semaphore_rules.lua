@@ -78,11 +78,16 @@ local function keep_leases(s, now, span)
   redis.call('PEXPIRE', s.leases_key, ceil((s.until_leases - now) / 1000) + 1)
 end
 
+-- To be called after one was added to a line: a set that was empty is a new key. The three sets have the same end. One
+-- who goes away may never be back to be taken out, and the counts do not know of a set that was evicted.
 local function keep_waiters(s, now, span, line)
-  if s.until_waiters < now + span then s.until_waiters = now + 2 * span end
+  local is_long = s.until_waiters >= now + span
+  if is_long and line == s.listening_key and min(s.listening, s.waiting) > 1 then return end
+  if not is_long then s.until_waiters = now + 2 * span end
   local left = ceil((s.until_waiters - now) / 1000) + 1
-  redis.call('PEXPIRE', line, left)
-  redis.call('PEXPIRE', s.present_key, left)
+  for _, key in ipairs(is_long and { line, s.present_key } or { s.listening_key, s.away_key, s.present_key }) do
+    redis.call('PEXPIRE', key, left)
+  end
 end
 
 local function shift_ends(key, shift)
@@ -144,6 +149,10 @@ local function drop_vanished(s, now)
   if now < s.fading then return end
   for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', s.present_key, '-inf', now)) do forget(s, waiter) end
   s.fading, s.waiting = earliest_of(s.present_key), redis.call('ZCARD', s.present_key)
+  if s.waiting == 0 then
+    redis.call('DEL', s.listening_key, s.away_key)
+    s.listening = 0
+  end
 end
 
 local function guessed(s, now)

@@ -291,6 +291,37 @@ def test_both_homes_of_the_rules_decide_alike(valkey: Server, scripts: Scripts, 
     assert len(seen) == 11, seen
 
 
+def enter(server: Server, scripts: Scripts, keys: list[str], now: int, asker: str, stay: Stay) -> None:
+    request = REQUEST.pack(What.ENTER, 0, stay, SECOND)
+    server.admin.evalsha(scripts.ask, 7, *keys, now, TERMS.pack(1, LEASE, PRESENCE, 1), request, asker)
+
+
+def test_sets_that_are_made_anew_after_their_time_have_an_end(valkey: Server, scripts: Scripts) -> None:
+    """All waiters have gone, and are counted still, for nobody has asked since."""
+    keys = keys_of(f"history-{next(NUMBERS)}")
+    for asker in ASKERS[:4]:
+        enter(valkey, scripts, keys, START, asker, Stay.LISTENING)
+    valkey.admin.delete(*keys[2:5])
+    enter(valkey, scripts, keys, START + 3 * PRESENCE, ASKERS[4], Stay.AWAY)
+    enter(valkey, scripts, keys, START + 3 * PRESENCE, ASKERS[5], Stay.LISTENING)
+    assert all(valkey.admin.pttl(key) > 0 for key in keys[:5])
+    valkey.admin.delete(*keys)
+
+
+@pytest.mark.parametrize("evicted", [3, 4])
+def test_one_who_goes_away_leaves_nothing_for_ever_where_a_set_was_evicted(
+    valkey: Server, scripts: Scripts, evicted: int
+) -> None:
+    keys = keys_of(f"history-{next(NUMBERS)}")
+    for asker in ASKERS[:4]:
+        enter(valkey, scripts, keys, START, asker, Stay.AWAY)
+    valkey.admin.delete(keys[evicted])
+    enter(valkey, scripts, keys, START, ASKERS[4], Stay.AWAY)
+    assert valkey.admin.pttl(keys[3]) > 0
+    assert valkey.admin.pttl(keys[4]) > 0
+    valkey.admin.delete(*keys)
+
+
 def assert_they_agree(moment: Moment, life: LuaLife) -> None:
     closed = [] if moment.closed is None else [math.ceil(moment.closed)]
     assert life.replies == [number for place in moment.places for number in map(math.ceil, place[:3])] + closed
