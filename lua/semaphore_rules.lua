@@ -159,12 +159,17 @@ local function guessed(s, now)
   return s.fence == 0 and LEAST_GUESS or max(now - s.fence, LEAST_GUESS)
 end
 
+-- How many are ahead in line: all, of a number that is greater than those that were given out.
+local function ahead_of(s, number)
+  if number > s.arrivals then return s.waiting end
+  local below, ahead = '(' .. string.format('%.17g', number), 0
+  if s.listening > 0 then ahead = redis.call('ZCOUNT', s.listening_key, '-inf', below) end
+  if s.waiting > s.listening then ahead = ahead + redis.call('ZCOUNT', s.away_key, '-inf', below) end
+  return ahead
+end
+
 local function expected(s, now, number)
-  local mean, ahead = s.mean ~= 0 and s.mean or guessed(s, now), 0
-  if s.waiting > 0 then
-    local below = '(' .. string.format('%.17g', number)
-    ahead = redis.call('ZCOUNT', s.listening_key, '-inf', below) + redis.call('ZCOUNT', s.away_key, '-inf', below)
-  end
+  local mean, ahead = s.mean ~= 0 and s.mean or guessed(s, now), ahead_of(s, number)
   local closed = opens_in(s, now)
   if closed > 0 then ahead = max(-1, ahead - max(0, s.capacity - s.held)) end
   return min(ceil(closed + (ahead + 1) * mean / s.capacity), LONGEST_WAIT)
@@ -216,12 +221,10 @@ local function refused(s, now)
 end
 
 local function stand(s, terms, now, asker, number, stay, slack)
-  if number == 0 then
-    s.arrivals = max(s.arrivals + 1, floor(now))
-    number = s.arrivals
-  end
   drop_vanished(s, now)
-  local wait = expected(s, now, number)
+  local wait = expected(s, now, number == 0 and ENDLESS or number)
+  if number == 0 then number = max(s.arrivals + 1, floor(now)) end
+  s.arrivals = max(s.arrivals, floor(number))
   local line, span = s.listening_key, terms.presence
   if stay == STAY_LISTENING then
     s.listening = s.listening + 1

@@ -123,7 +123,7 @@ class SemaphoreState:
         listening, away: (arrival number, waiter), in order.
         earliest, fading: No lease, and no presence, ends before this.
         seen: The time that the last request came with.
-        fence, arrivals: The last numbers given out.
+        fence, arrivals: The last numbers given out; nobody in line has a greater one.
         mean: The running mean of holding times in microseconds; 0 before the first.
         granted, deferred, refused: How many requests ended so.
         waited: Microseconds that those who were granted a slot had waited.
@@ -299,7 +299,8 @@ def _step_in(
     if stay is Stay.NO:
         return _refused(state, now)
     if not number:
-        number = state.arrivals = _next(state.arrivals, now)
+        number = _next(state.arrivals, now)
+    state.arrivals = max(state.arrivals, int(number))
     _drop_vanished(state, now)
     wait = _expected(state, now, number)
     if stay is Stay.LISTENING:

@@ -283,6 +283,7 @@ def test_both_homes_of_the_rules_decide_alike(valkey: Server, scripts: Scripts, 
         for moment, life in zip(moments, lives, strict=True):
             assert_they_agree(moment, life)
             assert not moment.leases.keys() & moment.present.keys(), "who holds a slot stands in line"
+            assert all(number <= moment.meta[8] for number, _ in moment.listening + moment.away)
             assert_what_is_kept_lives_long_enough(moment, life)
         take_note(seen, moments)
 

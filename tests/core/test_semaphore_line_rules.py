@@ -69,6 +69,15 @@ class TestOrder:
         semaphore.leave("holder")
         assert semaphore.handed == ["first"]
 
+    def test_a_newcomer_is_behind_all_also_where_the_state_was_lost_and_the_clock_then_set_back(self) -> None:
+        semaphore = Semaphore()
+        semaphore.enter("holder")
+        semaphore.renew("first", semaphore.now)
+        semaphore.now -= SECOND
+        semaphore.enter("newcomer")
+        semaphore.leave("holder")
+        assert semaphore.handed == ["first"]
+
     def test_who_gives_up_is_not_waited_for(self) -> None:
         semaphore = Semaphore()
         semaphore.enter("holder")
