@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable
 from struct import Struct
 from typing import Any
 
@@ -128,9 +129,9 @@ class AsyncRedisBucket:
         self.ask = self._sharing.ask
         self.turns = Turns()
 
-    async def _call(self, requests: list[Request]) -> Reply:
+    def _call(self, requests: list[Request]) -> Awaitable[Reply]:
         wire, args = self._wire, self._wire.encoded(self.turns.telling(requests))
-        return await self.link.run(wire.name, wire.script, wire.keys, args, 3 * len(requests))
+        return self.link.run(wire.name, wire.script, wire.keys, args, 3 * len(requests))
 
     def _read(self, reply: Reply) -> list[Decision]:
         decisions = self._wire.decoded(reply)

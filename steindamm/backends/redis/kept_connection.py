@@ -170,15 +170,15 @@ class AsyncKeptConnection(_Kept):
     _timeout: float | None = None
     _patience = math.inf
 
-    async def execute(self, *command: Any) -> Any:
+    def execute(self, *command: Any) -> Awaitable[Any]:
         """What the client's `execute_command` does."""
         way: Any = self.client.execute_command
         if not self._is_free(way):
-            return await told_at_last(way(*command))
+            return told_at_last(way(*command))
         connection = self._kept[-1]
         if connection is None or not connection.is_connected:
-            return await told_at_last(self._connect_and_ask(command))
-        return await self._ask(self._kept.pop(), command)
+            return told_at_last(self._connect_and_ask(command))
+        return self._ask(self._kept.pop(), command)
 
     async def _connect_and_ask(self, command: Sequence[Any]) -> Any:
         """Within a task of its own, as redis-py may hear of a cancellation while it connects, and go on."""
