@@ -128,9 +128,12 @@ class Delivery:
             while self._claim is not None:
                 decision = await self._decide_in_time(self._claim, booking, has_place=has_place)
                 if isinstance(decision, Start):
-                    if await self._starts(self._claim, decision):
+                    if decision.wait > 0 or self._entry.may_be_booked:
+                        await self._come_to(self._claim, decision)
+                    if self._is_in_time(decision):
                         note_end(self._claim, booking)
                         return decision
+                    await self._give_back(self._claim, decision)
                     decision = Defer(0.0, again(self._claim, booking, decision))
                 booking = await self._defer(decision)
         if self._entry.may_be_booked:
@@ -224,20 +227,24 @@ class Delivery:
         await limiter.give_back(answer)
         return away
 
-    async def _starts(self, claim: Claim, start: Start) -> bool:
-        """Wait for the start; False where that is missed, or the timeout near: what was given is given back."""
-        limiter: Any = claim.limiter
-        starts = False
+    async def _come_to(self, claim: Claim, start: Start) -> None:
+        """Wait for the start; where that is cut short, what was given is given back."""
         try:
             if start.wait > 0:
                 await asyncio.sleep(start.wait)
             if self._entry.may_be_booked:
                 await self._entry.forget_booking()
-            starts = not start.is_missed and (self._stays or self._until_timeout() > TIMED_OUT)
-        finally:
-            if not starts:
-                await asyncio.shield(in_background(limiter.give_back(start.answer)))
-        return starts
+        except BaseException:
+            await self._give_back(claim, start)
+            raise
+
+    def _is_in_time(self, start: Start) -> bool:
+        """Whether a job whose turn has come may start: the turn is not missed, nor the timeout near."""
+        return not start.is_missed and (self._stays or self._until_timeout() > TIMED_OUT)
+
+    async def _give_back(self, claim: Claim, start: Start) -> None:
+        limiter: Any = claim.limiter
+        await asyncio.shield(in_background(limiter.give_back(start.answer)))
 
     async def _defer(self, decision: Defer | Fail) -> Booking:
         """Put the job back; one that can't be put back waits here, and asks again with its booking."""
