@@ -16,17 +16,21 @@ from steindamm.loops import EachLoop
 
 
 class Timer:
-    """Rings for those on the running loop who have lost patience."""
+    """Rings for those on the running loop who have lost patience.
+
+    Attributes:
+        loop: The loop.
+    """
 
     def __init__(self) -> None:
-        self._loop = get_running_loop()
+        self.loop = get_running_loop()
         self._waiting: set[Patience] = set()
         self._handle: TimerHandle | None = None
         self._rings_at = math.inf
 
     def start(self, patience: Patience, seconds: float) -> None:
         """Ring for it in so many seconds."""
-        patience.until = self._loop.time() + seconds
+        patience.until = self.loop.time() + seconds
         self._waiting.add(patience)
         if patience.until < self._rings_at:
             self._ring_at(patience.until)
@@ -39,11 +43,11 @@ class Timer:
         if self._handle is not None:
             self._handle.cancel()
         self._rings_at = moment
-        self._handle = self._loop.call_at(moment, self._ring)
+        self._handle = self.loop.call_at(moment, self._ring)
 
     def _ring(self) -> None:
         self._handle, self._rings_at = None, math.inf
-        now = self._loop.time()
+        now = self.loop.time()
         for patience in [each for each in self._waiting if each.until <= now]:
             self._waiting.remove(patience)
             patience.lose()
@@ -56,7 +60,7 @@ _timers = EachLoop(Timer)
 
 
 class Patience:
-    """A block that a task is in for no longer than so long; what runs in no task is let alone.
+    """A block that a task is in for no longer than so long; what runs in no task, or may take for ever, is let alone.
 
     Example:
         >>> import asyncio
@@ -82,13 +86,15 @@ class Patience:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._is_lost = False
+        self._task = None
 
     def __enter__(self) -> Self:
-        self._task = task = current_task()
-        if task is not None:
-            self._cancelling = task.cancelling()
-            self._timer = _timers.here()
-            self._timer.start(self, self._seconds)
+        if self._seconds < math.inf:
+            self._timer = timer = _timers.here()
+            self._task = task = current_task(timer.loop)
+            if task is not None:
+                self._cancelling = task.cancelling()
+                timer.start(self, self._seconds)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
