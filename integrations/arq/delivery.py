@@ -122,9 +122,8 @@ class Delivery:
         """What lets the job start; None where nothing limits it."""
         if booking.until is not None:
             booking = await self._until_worth_asking(booking)
-        room = waiting_room()
-        has_place = room.has_place(self._terms.places)
-        with room:
+        with waiting_room() as others:
+            has_place = others < self._terms.places
             while self._claim is not None:
                 decision = await self._decide_in_time(self._claim, booking, has_place=has_place)
                 if isinstance(decision, Start):

@@ -11,12 +11,11 @@ class WaitingRoom:
     def __init__(self) -> None:
         self._taken = 0
 
-    def has_place(self, places: int) -> bool:
-        """Whether one of so many places is free."""
-        return self._taken < places
-
-    def __enter__(self) -> None:
+    def __enter__(self) -> int:
+        """How many wait already."""
+        others = self._taken
         self._taken += 1
+        return others
 
     def __exit__(self, *_: object) -> None:
         self._taken -= 1

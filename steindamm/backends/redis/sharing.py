@@ -225,7 +225,7 @@ os.register_at_fork(after_in_child=SyncSharing.after_fork)
 
 
 class AsyncSharing(Generic[Request, Answer]):
-    """Shared calls of tasks.
+    """Shared calls of the tasks of one event loop, on which it is made.
 
     A lone asker makes its call itself; where it is cancelled meanwhile, what it is still told is taken back. Calls of
     several are made by a task of its own, so that a cancelled asker never cuts one short. As long as there are several,
@@ -246,6 +246,7 @@ class AsyncSharing(Generic[Request, Answer]):
         self._call = call
         self._read = read
         self._undo = undo
+        self._loop = asyncio.get_running_loop()
         self._gathered: deque[tuple[Request, asyncio.Future[Answer]]] = deque()
         self._caller: asyncio.Task[None] | None = None
         self._is_alone = False
@@ -255,7 +256,7 @@ class AsyncSharing(Generic[Request, Answer]):
         """Ask, together with whoever asks at the same moment."""
         if not (self._is_alone or self._are_several or self._caller):
             return await self._ask_alone(request)
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Answer] = self._loop.create_future()
         self._gathered.append((request, answer))
         self._start()
         try:
@@ -300,8 +301,7 @@ class AsyncSharing(Generic[Request, Answer]):
 
     def _start(self) -> None:
         if self._caller is None and not self._is_alone:
-            loop = self._gathered[0][1].get_loop()
-            self._caller = loop.create_task(self._make_calls())
+            self._caller = self._loop.create_task(self._make_calls())
             self._caller.add_done_callback(self._ended)
 
     def _ended(self, _: asyncio.Task[None]) -> None:
