@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from steindamm.integrations.arq.delivery import Delivery
-from steindamm.integrations.arq.due import bare, is_due
+from steindamm.integrations.arq.due import bare, is_due, terms_here
 from steindamm.integrations.arq.entry import FACTS
 from steindamm.integrations.job_limits import ASYNC, JobLimit
 
@@ -80,10 +80,17 @@ def limited(function: Function, limit: JobLimit) -> Function:
             )
 
         claim = limit.claim(args[place + 1 :], kwargs, ctx["job_id"])
-        return await Delivery(limit, claim, ctx).run(functools.partial(function, *args, **kwargs))
+        return await Delivery(limit, claim, ctx, terms_here()).run(functools.partial(function, *args, **kwargs))
 
     run.steindamm_limit = limit  # type: ignore[attr-defined]
+    run.steindamm_body = run, function  # type: ignore[attr-defined]
     return run  # type: ignore[return-value]
+
+
+def body_of(function: Callable[..., Any]) -> Callable[..., Any] | None:
+    """What a limited function runs when it may; None for any other, be it one that was put around a limited one."""
+    limited, body = getattr(function, "steindamm_body", (None, None))
+    return body if limited is function else None
 
 
 def place_of_context(args: Sequence[Any]) -> int | None:

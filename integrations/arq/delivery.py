@@ -15,10 +15,10 @@ from steindamm.async_semaphore import waker
 from steindamm.background import in_background, within
 from steindamm.errors import LimiterUnavailableError, MaxSleepExceededError
 from steindamm.integrations.arq.deferral import Deferral
-from steindamm.integrations.arq.due import due
+from steindamm.integrations.arq.due import Due, holding
 from steindamm.integrations.arq.entry import BROKER_ERRORS, Entry
 from steindamm.integrations.arq.room import waiting_room
-from steindamm.integrations.arq.terms import BEGAN, WORKER_TERMS
+from steindamm.integrations.arq.terms import BEGAN, WorkerTerms
 from steindamm.integrations.bodies import aput_off
 from steindamm.integrations.bookings import NO_BOOKING, Booking
 from steindamm.integrations.decisions import (
@@ -68,17 +68,18 @@ class Delivery:
         limit: The limit of its function.
         claim: What the job asks for; None where it is not limited.
         ctx: The job's context.
+        terms: How its worker treats it.
     """
 
-    def __init__(self, limit: JobLimit, claim: Claim | None, ctx: Mapping[str, Any]) -> None:
+    def __init__(self, limit: JobLimit, claim: Claim | None, ctx: Mapping[str, Any], terms: WorkerTerms) -> None:
         self._limit = limit
         self._claim = claim
         self._entry = Entry(ctx)
-        self._terms = WORKER_TERMS.get()
-        self._stays = not self._terms.retry_jobs
+        self._terms = terms
+        self._stays = not terms.retry_jobs
         began: float = ctx.get(BEGAN, time.monotonic())
-        self._ends_at = began + self._terms.timeout
-        self._answered_by = began + self._terms.answer_within
+        self._ends_at = began + terms.timeout
+        self._answered_by = began + terms.answer_within
 
     async def run(self, body: Callable[[], Awaitable[Any]]) -> Any:
         """Run the body when the job may start.
@@ -93,7 +94,7 @@ class Delivery:
         while True:
             start = await self._waiting(self._leave_to_start(booking), booking)
             try:
-                with due(self._entry.job_id, None), running(partial(permit_of, start)):
+                with holding(Due(self._entry.job_id)), running(partial(permit_of, start)):
                     return await body()
             except self._limit.not_now as error:
                 not_now = error

@@ -1,7 +1,7 @@
 """Which call of a limited function is the job's own, and waits for its turn; calls by other code just run.
 
-Fitted settings tell which limit a job has to pass. Elsewhere the worker knows: it is found by its tasks on the loop,
-and what runs a job there holds the job's function.
+Fitted settings see to a job's limit themselves, or tell it to the limited function in what runs the job. Elsewhere
+the worker knows: it is found by its tasks on the loop, and what runs a job there holds the job's function.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from arq.cron import CronJob
 from arq.worker import Function, Worker
 
 from steindamm.holding import Holding
+from steindamm.integrations.arq.terms import ARQS_TERMS, WorkerTerms
 from steindamm.integrations.job_limits import JobLimit
 from steindamm.loops import EachLoop
 
@@ -29,19 +30,27 @@ class Due(NamedTuple):
     Parameters:
         job_id: The job.
         limit: Its function's limit; None where it has none, or has been let start.
+        terms: How its worker treats it.
     """
 
     job_id: str | None
-    limit: JobLimit | None
+    limit: JobLimit | None = None
+    terms: WorkerTerms = ARQS_TERMS
 
 
 _due: ContextVar[Due | None] = ContextVar("steindamm_due", default=None)
 _workers: EachLoop[WeakSet[Worker]] = EachLoop(WeakSet)
 
 
-def due(job_id: str | None, limit: JobLimit | None) -> Holding[Due | None]:
-    """A block in which a job has this limit before it, and no other."""
-    return Holding(_due, Due(job_id, limit))
+def holding(due: Due) -> Holding[Due | None]:
+    """A block in which a job has to pass this, and nothing else."""
+    return Holding(_due, due)
+
+
+def terms_here() -> WorkerTerms:
+    """The terms of the job that runs in this task."""
+    told = _due.get()
+    return ARQS_TERMS if told is None else told.terms
 
 
 def is_due(limit: JobLimit, name: str, ctx: Mapping[str, Any] | None) -> bool:

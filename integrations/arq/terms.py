@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -38,7 +37,7 @@ class WorkerTerms:
         return 1.5 * self.longest_wait
 
 
-WORKER_TERMS: ContextVar[WorkerTerms] = ContextVar("steindamm_worker_terms", default=WorkerTerms())  # noqa: B039
-"""The terms of the function whose job runs in this task."""
+ARQS_TERMS = WorkerTerms()
+"""Those of a worker whose settings tell nothing."""
 BEGAN = "steindamm:began"
 """In a job's context: when its timeout began to run, in seconds of this process's monotonic clock."""

@@ -16,12 +16,12 @@ from arq.utils import to_seconds
 from arq.worker import Function, func
 
 from steindamm.background import ended_in_background
-from steindamm.holding import Holding
-from steindamm.integrations.arq.decorator import DEFAULT_MAX_SLEEP, limited
+from steindamm.integrations.arq.decorator import DEFAULT_MAX_SLEEP, body_of, limited
 from steindamm.integrations.arq.deferral import Deferral
-from steindamm.integrations.arq.due import due, limit_of
+from steindamm.integrations.arq.delivery import Delivery
+from steindamm.integrations.arq.due import Due, holding, limit_of
 from steindamm.integrations.arq.entry import BROKER_ERRORS
-from steindamm.integrations.arq.terms import BEGAN, WORKER_TERMS, WorkerTerms
+from steindamm.integrations.arq.terms import BEGAN, WorkerTerms
 from steindamm.integrations.job_limits import ASYNC, JobLimit
 
 logger = logging.getLogger("steindamm.arq")
@@ -127,7 +127,7 @@ def fitted_cron_job(given: Any, limit: JobLimit, terms: WorkerTerms) -> CronJob:
 
 
 def on_terms(function: Function | CronJob, limit: JobLimit, terms: WorkerTerms) -> Any:
-    """A function's coroutine, limited, which finds the terms, and what its job has to pass, where it looks for them."""
+    """A function's coroutine, limited, which knows its worker's terms."""
     coroutine: Any = function.coroutine
     if hasattr(coroutine, "steindamm_terms"):
         raise TypeError(f"{function.name} is fitted already: rate_limited_worker is given to a worker's settings once")
@@ -136,13 +136,30 @@ def on_terms(function: Function | CronJob, limit: JobLimit, terms: WorkerTerms) 
         coroutine, passes = limited(coroutine, limit), limit
     if function.timeout_s is not None:
         terms = replace(terms, timeout=function.timeout_s)
+    body = body_of(coroutine)
+    run: Any = telling(coroutine, passes, terms) if passes is None or body is None else delivering(body, passes, terms)
+    functools.update_wrapper(run, coroutine)
+    run.steindamm_terms = terms
+    return run
 
-    @functools.wraps(coroutine)
+
+def delivering(body: Callable[..., Any], limit: JobLimit, terms: WorkerTerms) -> Any:
+    """What runs a limited function's body for each job, when that may start."""
+
     async def run(ctx: Context, *args: Any, **kwargs: Any) -> Any:
-        with Holding(WORKER_TERMS, terms), due(ctx.get("job_id"), passes):
+        delivery = Delivery(limit, limit.claim(args, kwargs, ctx["job_id"]), ctx, terms)
+        return await delivery.run(functools.partial(body, ctx, *args, **kwargs))
+
+    return run
+
+
+def telling(coroutine: Callable[..., Any], passes: JobLimit | None, terms: WorkerTerms) -> Any:
+    """What runs the coroutine for each job, and tells the limited function in it, if there is one, what is due."""
+
+    async def run(ctx: Context, *args: Any, **kwargs: Any) -> Any:
+        with holding(Due(ctx.get("job_id"), passes, terms)):
             return await coroutine(ctx, *args, **kwargs)
 
-    run.steindamm_terms = terms  # type: ignore[attr-defined]
     return run
 
 

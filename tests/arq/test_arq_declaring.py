@@ -14,7 +14,8 @@ from arq.worker import Function, Worker, create_worker, func
 
 from steindamm import AsyncRedisTokenBucket, AsyncSemaphore, AsyncTokenBucket, SyncSemaphore, SyncTokenBucket
 from steindamm.integrations.arq import rate_limited, rate_limited_worker
-from steindamm.integrations.arq.terms import WORKER_TERMS, WorkerTerms
+from steindamm.integrations.arq.due import terms_here
+from steindamm.integrations.arq.terms import WorkerTerms
 
 URL = "redis://localhost:1"
 
@@ -25,7 +26,7 @@ async def work(ctx: dict[str, Any], job: int = 0) -> int:
 
 
 async def told_terms(ctx: dict[str, Any]) -> WorkerTerms:
-    return WORKER_TERMS.get()
+    return terms_here()
 
 
 def limit_of(function: Any) -> Any:
@@ -137,7 +138,7 @@ class TestTheWorkersSettings:
             terms,
             WorkerTerms(terms.retry_jobs, terms.max_jobs, timeout=2),
         ]
-        assert WORKER_TERMS.get() == WorkerTerms()
+        assert terms_here() == WorkerTerms()
 
     def test_settings_are_fitted_once(self) -> None:
         fitted = rate_limited_worker()({"functions": [work]})
