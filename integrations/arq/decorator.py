@@ -74,11 +74,7 @@ def limited(function: Function, limit: JobLimit) -> Function:
         if not is_due(limit, run.__qualname__, ctx):
             return await function(*args, **kwargs)
         if place is None or ctx is None:
-            raise TypeError(
-                f"{run.__qualname__} is limited, and neither its first argument nor its second is arq's context; "
-                "a decorator that replaces the context goes below rate_limited"
-            )
-
+            raise without_context(run)
         claim = limit.claim(args[place + 1 :], kwargs, ctx["job_id"])
         return await Delivery(limit, claim, ctx, terms_here()).run(functools.partial(function, *args, **kwargs))
 
@@ -95,7 +91,17 @@ def body_of(function: Callable[..., Any]) -> Callable[..., Any] | None:
 
 def place_of_context(args: Sequence[Any]) -> int | None:
     """Where arq's context stands among a call's arguments: first, or in a method second; None where nowhere."""
-    for place, value in enumerate(args[:2]):
-        if isinstance(value, dict) and value.keys() >= FACTS:
-            return place
-    return None
+    return next((place for place, value in enumerate(args[:2]) if is_context(value)), None)
+
+
+def is_context(value: object) -> bool:
+    """Whether it is a context that arq has made for a job."""
+    return isinstance(value, dict) and value.keys() >= FACTS
+
+
+def without_context(function: Callable[..., Any]) -> TypeError:
+    """What is said where a limited function is called as a job's, and arq's context is missing."""
+    return TypeError(
+        f"{function.__qualname__} is limited, and neither its first argument nor its second is arq's context; "
+        "a decorator that replaces the context goes below rate_limited"
+    )

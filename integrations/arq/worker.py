@@ -16,7 +16,7 @@ from arq.utils import to_seconds
 from arq.worker import Function, func
 
 from steindamm.background import ended_in_background
-from steindamm.integrations.arq.decorator import DEFAULT_MAX_SLEEP, body_of, limited
+from steindamm.integrations.arq.decorator import DEFAULT_MAX_SLEEP, body_of, is_context, limited, without_context
 from steindamm.integrations.arq.deferral import Deferral
 from steindamm.integrations.arq.delivery import Delivery
 from steindamm.integrations.arq.due import Due, holding, limit_of
@@ -147,6 +147,8 @@ def delivering(body: Callable[..., Any], limit: JobLimit, terms: WorkerTerms) ->
     """What runs a limited function's body for each job, when that may start."""
 
     async def run(ctx: Context, *args: Any, **kwargs: Any) -> Any:
+        if not is_context(ctx):
+            raise without_context(body)
         delivery = Delivery(limit, limit.claim(args, kwargs, ctx["job_id"]), ctx, terms)
         return await delivery.run(functools.partial(body, ctx, *args, **kwargs))
 

@@ -140,6 +140,12 @@ class TestTheWorkersSettings:
         ]
         assert terms_here() == WorkerTerms()
 
+    async def test_a_limited_function_called_without_arqs_context_is_refused(self) -> None:
+        limiter = AsyncTokenBucket("no context", capacity=5, connection=URL)
+        [function] = rate_limited_worker()({"functions": [rate_limited(limiter=limiter)(work)]})["functions"]
+        with pytest.raises(TypeError, match=r"^work is limited, and neither its first argument"):
+            await function.coroutine({})
+
     def test_settings_are_fitted_once(self) -> None:
         fitted = rate_limited_worker()({"functions": [work]})
         with pytest.raises(TypeError, match="work is fitted already"):
