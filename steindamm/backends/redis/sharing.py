@@ -304,16 +304,18 @@ class AsyncSharing(Generic[Request, Answer]):
             self._caller = self._loop.create_task(self._make_calls())
             self._caller.add_done_callback(self._ended)
 
-    def _ended(self, _: asyncio.Task[None]) -> None:
+    def _ended(self, caller: asyncio.Task[None]) -> None:
         """Go on with those who have gathered, if somebody cancelled the task, be it before it had begun."""
-        self._caller = None
-        if any(not answer.done() for _, answer in self._gathered):
-            self._start()
+        if self._caller is caller:
+            self._caller = None
+            if any(not answer.done() for _, answer in self._gathered):
+                self._start()
 
     async def _make_calls(self) -> None:
         while batch := self._next_batch():
             await self._make_call(batch)
             self._are_several = len(batch) > 1 or bool(self._gathered)
+        self._caller = None
 
     def _next_batch(self) -> list[tuple[Request, asyncio.Future[Answer]]]:
         batch: list[tuple[Request, asyncio.Future[Answer]]] = []
