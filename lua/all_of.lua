@@ -23,7 +23,7 @@ local function load_parts()
     if part.kind == 'b' then
       terms.capacity, terms.amount, terms.step, terms.initial, terms.anchor, terms.keep, at =
         struct.unpack('<dddddd', packed_terms, at)
-      part.key, part.state, key = KEYS[key], load_bucket(KEYS[key], terms, now), key + 1
+      part.key, part.state, key = KEYS[key], load_bucket(redis.call('GET', KEYS[key]), terms, now), key + 1
     else
       terms.capacity, terms.lease, terms.presence, terms.counted, at = struct.unpack('<dddd', packed_terms, at)
       part.state, key = load_semaphore(key, redis.call('GET', KEYS[key]), terms), key + 6

@@ -15,8 +15,7 @@
 
 local terms = {}
 terms.capacity, terms.amount, terms.step, terms.initial, terms.anchor, terms.keep = struct.unpack('<dddddd', ARGV[1])
-local now = now_us()
-local state = load_bucket(KEYS[1], terms, now)
+local state = load_bucket(packed, terms, now)
 local requests, at, reply = ARGV[2], 1, {}
 while at <= #requests do
   local what, cost, accept, horizon, turn

@@ -1,13 +1,13 @@
 -- The short way, as take in steindamm/rules/bucket.py: one request, and the tokens are there. It returns; every
--- other case has changed nothing and goes on below. Its keys, arguments and reply are those of bucket.lua.
+-- other case has changed nothing and goes on below, with the time and the state that were read here. Its keys,
+-- arguments and reply are those of bucket.lua.
+
+local now, packed = now_us(), redis.call('GET', KEYS[1])
 
 do
   local STATE, SIZE, ONE_REQUEST, FOREVER, DUST = '<ddddddd', 56, 40, 9e15, 1e-9
-  local packed = redis.call('GET', KEYS[1])
-
   if packed and #packed == SIZE and #ARGV[2] == ONE_REQUEST then
     local ceil, unpack = math.ceil, struct.unpack
-    local now = now_us()
     local capacity, amount, step, _, anchor, keep = unpack('<dddddd', ARGV[1])
     local what, cost, _, _, told = unpack('<ddddd', ARGV[2])
     local line, pace, grid, granted, deferred, refused, waited = unpack(STATE, packed)

@@ -102,7 +102,7 @@ local changes = {
 local terms = {}
 terms.capacity, terms.amount, terms.step, terms.initial, terms.anchor, terms.keep = struct.unpack('<dddddd', ARGV[1])
 local now = now_us()
-local state = load_bucket(KEYS[1], terms, now)
+local state = load_bucket(redis.call('GET', KEYS[1]), terms, now)
 state.live = state.live or rules.new(now)
 changes[ARGV[2]](terms, state, state.live, now, struct.unpack('<' .. string.rep('d', #ARGV[3] / 8), ARGV[3]))
 rules.end_live(state, rules.clock(state.live, now), now)

@@ -3,9 +3,8 @@
 local STATE, STATE_SIZE = '<ddddddd', 56
 local FOREVER = 9e15 -- 285 years: what is longer no reply, and no key's expiry, could hold
 
-local function load_bucket(key, terms, now)
+local function load_bucket(packed, terms, now)
   local state = {}
-  local packed = redis.call('GET', key)
   if packed then
     state.line, state.pace, state.grid, state.granted, state.deferred, state.refused, state.waited =
       struct.unpack(STATE, packed)
