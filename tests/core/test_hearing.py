@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support.buckets import call
+from support.gates import PATIENCE, AsyncGatedClient, GatedClient
 from support.semaphores import fresh_name, until
 from support.servers import Server
 
 from steindamm import AsyncSemaphore, SyncSemaphore
+from steindamm.backends import terms
 from steindamm.backends.redis import hearing
 from steindamm.backends.redis.hearing import IDLE, QUIET, Hearers
+from steindamm.backends.redis.links import async_link, sync_link
 from steindamm.backends.redis.subscriptions import read
+from steindamm.rules.semaphore import What
 from steindamm.tickets import Ticket
+
+LONG = 100 * PATIENCE
 
 
 class Clock:
@@ -145,3 +152,32 @@ async def test_it_is_listened_again_when_somebody_waits_again(
         await call(semaphore.release, permit)
         await call(semaphore.release, await waiting)
         await until(lambda: listeners() == 0)
+
+
+@pytest.mark.parametrize("kind", [GatedClient, AsyncGatedClient])
+async def test_who_is_answered_while_it_begins_to_listen_asks_for_what_it_has_missed(
+    valkey: Server, monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
+    monkeypatch.setattr(terms, "PRESENCE", LONG)
+    client, asynchronous = kind.from_url(valkey.url), kind is AsyncGatedClient
+    face = AsyncSemaphore if asynchronous else SyncSemaphore
+    semaphore, other = (face(fresh_name(), capacity=1, expiry=LONG, connection=client) for _ in range(2))
+    holder = SyncSemaphore(semaphore.name, capacity=1, expiry=LONG, connection=valkey.url)
+    watch = (async_link if asynchronous else sync_link)(client).watch
+    hurried, hurry = Event(), watch.hurry
+    monkeypatch.setattr(watch, "hurry", lambda: (hurry(), hurried.set()))
+    permit, others_permit = await call(holder.acquire), await call(other.acquire)
+
+    reply = client.stop_at(What.ENTER, before=False)
+    waiting = asyncio.create_task(call(semaphore.acquire))
+    await until(reply.reached.is_set)
+    await call(holder.release, permit)
+    others_waiting = asyncio.create_task(call(other.acquire))
+    await until(hurried.is_set)
+    reply.go.set()
+
+    async with asyncio.timeout(PATIENCE):
+        await call(semaphore.release, await waiting)
+    await call(other.release, others_permit)
+    await call(other.release, await others_waiting)
+    await call(client.aclose if asynchronous else client.close)

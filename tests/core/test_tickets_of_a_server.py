@@ -119,6 +119,22 @@ def test_one_that_waits_at_a_semaphore_that_is_closed_asks_when_it_opens(kept: K
     assert 0 < ticket.due <= monotonic() + CLOSED
 
 
+@pytest.mark.parametrize("renewed", [False, True])
+def test_one_that_waits_is_asked_again_where_its_answer_was_overtaken_by_news(kept: Kept, renewed: bool) -> None:
+    def answered(asked_at: float) -> float:
+        ticket, place = kept.ticket(), kept.place(Standing.WAITING)
+        if renewed:
+            kept.backend._stands(ticket, place, asked_at)
+        else:
+            kept.backend.entered(ticket, place, Stay.LISTENING, asked_at)
+        return ticket.due
+
+    before = monotonic()
+    kept.backend.link.watch.hurry()
+    assert answered(before) == 0.0
+    assert answered(monotonic()) > monotonic()
+
+
 def test_only_a_slot_can_come_too_late(kept: Kept) -> None:
     long_ago = monotonic() - LEASE - 0.1
     assert kept.backend.is_late(kept.place(Standing.HOLDING), long_ago)

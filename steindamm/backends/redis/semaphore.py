@@ -124,6 +124,7 @@ class RedisSemaphore(Generic[Link]):
             ticket.number = place.number
             ticket.ask_when_open(place.closed / MICROSECONDS)
             self._link.watch.add(ticket, self)
+            self._link.watch.catch_up(ticket, asked_at)
             self._link.hearing.listen()
 
     def forget(self, ticket: Ticket) -> None:
@@ -178,6 +179,7 @@ class RedisSemaphore(Generic[Link]):
             ticket.keep_place(asked_at, self._wire.presence)
             ticket.number = place.number
             ticket.ask_when_open(place.closed / MICROSECONDS)
+            self._link.watch.catch_up(ticket, asked_at)
         else:
             self._link.watch.remove(ticket)
             if ticket.fence and not ticket.gone:

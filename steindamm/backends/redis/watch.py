@@ -58,6 +58,7 @@ class Watched(Generic[Renewing]):
 
     def __init__(self) -> None:
         self._semaphores: dict[Ticket, Renewing] = {}
+        self._hurried_at = float("-inf")
 
     def __bool__(self) -> bool:
         return bool(self._semaphores)
@@ -105,9 +106,14 @@ class Watched(Generic[Renewing]):
 
     def hurry(self) -> None:
         """Those who wait are due now: a hand-over may have been missed."""
+        self._hurried_at = monotonic()
         for ticket in self._semaphores:
             if not ticket.fence:
                 ticket.due = 0.0
+
+    def overtakes(self, asked_at: float) -> bool:
+        """Whether those who wait were hurried while this answer, which may not tell what they missed, was under way."""
+        return asked_at < self._hurried_at
 
 
 def say_lost(name: str, ticket: Ticket) -> None:
@@ -160,6 +166,13 @@ class SyncWatch:
         with self._lock:
             self._watched.hurry()
             self._bell.ring()
+
+    def catch_up(self, ticket: Ticket, asked_at: float) -> None:
+        """Renew at once one that waits, where it was asked for its place before those who wait were hurried."""
+        with self._lock:
+            if self._watched.overtakes(asked_at):
+                ticket.due = 0.0
+                self._bell.ring()
 
     def _run(self) -> None:
         while (groups := self._next()) is not None:
@@ -218,6 +231,12 @@ class AsyncWatch:
         """Renew at once those who wait."""
         self._watched.hurry()
         self._changed.set()
+
+    def catch_up(self, ticket: Ticket, asked_at: float) -> None:
+        """Renew at once one that waits, where it was asked for its place before those who wait were hurried."""
+        if self._watched.overtakes(asked_at):
+            ticket.due = 0.0
+            self._changed.set()
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
