@@ -15,13 +15,14 @@ from steindamm.errors import wrong_kind
 from steindamm.rules.changes import Change, Kind
 from steindamm.sleepers import SECOND
 from steindamm.tickets import PROCESS
+from steindamm.undivided import Undivided
 
 LONGEST_CLOSURE = 366 * 86_400.0
 """A year, in seconds."""
 LONGEST_SIGNATURE = 200
 
 
-class Changing:
+class Changing(Undivided):
     """What the halves share: the changes, checked."""
 
     _backend: Any

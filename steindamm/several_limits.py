@@ -22,6 +22,7 @@ from steindamm.rules.semaphore import Stay
 from steindamm.semaphore import Semaphore
 from steindamm.sleepers import SECOND
 from steindamm.tickets import Ticket
+from steindamm.undivided import Undivided
 from steindamm.visits import Visit
 
 P = ParamSpec("P")
@@ -73,7 +74,7 @@ class AllOfPermit(Permit):
         return any(isinstance(permit, Ticket) and permit.lost for permit in self.permits)
 
 
-class AllOf:
+class AllOf(Undivided):
     """The base of `SyncAllOf` and `AsyncAllOf`; `steindamm.all_of` makes them.
 
     Attributes:

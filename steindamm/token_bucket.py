@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import math
 from collections.abc import Callable
@@ -156,7 +155,8 @@ class TokenBucket(Changing):
         """``limiter(5)``: the same limiter with a cost of 5. ``@limiter``: a function that starts when it may."""
         if callable(what):
             return self._decorated(what)
-        costly = copy.copy(self)
+        costly = object.__new__(type(self))
+        vars(costly).update(vars(self))
         costly._set_cost(self.settings.checked_cost("cost", what))
         return costly
 
