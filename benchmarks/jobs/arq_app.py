@@ -98,7 +98,7 @@ SETTINGS = {
     "poll_delay": 0.01,
     "keep_result": 0,
 }  # fmt: skip
-WorkerSettings = rate_limited_worker()({**SETTINGS, "max_jobs": 50})
+WorkerSettings = rate_limited_worker()({**SETTINGS, "max_jobs": 100})
 RoomyWorkerSettings = rate_limited_worker()({**SETTINGS, "max_jobs": 1_000})
 
 
