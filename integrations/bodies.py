@@ -13,7 +13,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -33,13 +33,13 @@ class Closing(NamedTuple):
     """What a server's "not now" asks for.
 
     Parameters:
-        pause: Seconds to be closed.
-        limiters: What to close: some of those that limit the job, or none.
+        pause: Seconds until the job may come back.
+        pauses: What to close, of those that limit the job, and for how many seconds.
         error: What the job's code raised.
     """
 
     pause: float
-    limiters: Sequence[Any]
+    pauses: Mapping[Any, float]
     error: Exception
 
 
@@ -57,9 +57,9 @@ def put_off(job: JobLimit, claim: Claim | None, booking: Booking, error: Excepti
         return told
     if claim is None:
         return away(told, job, booking, "")
-    for closed in told.limiters:
+    for closed, pause in told.pauses.items():
         try:
-            closed.back_off(told.pause)
+            closed.back_off(pause)
         except LimiterUnavailableError as silence:
             logger.warning("%s: it could not be closed", silence)
     decision = decide(job, claim, booking._replace(turn=None), accept=0.0)
@@ -77,9 +77,9 @@ async def aput_off(job: JobLimit, claim: Claim | None, booking: Booking, error: 
         return told
     if claim is None:
         return away(told, job, booking, "")
-    for closed in told.limiters:
+    for closed, pause in told.pauses.items():
         try:
-            await closed.back_off(told.pause)
+            await closed.back_off(pause)
         except LimiterUnavailableError as silence:
             logger.warning("%s: it could not be closed", silence)
     decision = await adecide(job, claim, booking._replace(turn=None), accept=0.0)
@@ -95,12 +95,29 @@ def reading(job: JobLimit, claim: Claim | None, booking: Booking, error: Excepti
     try:
         pause = job.throttle_on.pause(error)
         if pause is not None:
-            return Closing(pause, () if claim is None else closed_by(claim, error), error)
+            return Closing(pause, dict.fromkeys(closed_by(claim, error) if claim else (), pause), error)
     except Exception as failure:  # noqa: BLE001
         return _fail(failure, error)
     if isinstance(error, MaxSleepExceededError):
         return _refused(job, booking, error)
+    if isinstance(error, ExceptionGroup):
+        return _together(error, [reading(job, claim, booking, each) for each in error.exceptions])
     return Fail(error)
+
+
+def _together(group: ExceptionGroup[Exception], told: Sequence[Closing | Defer | Fail]) -> Closing | Defer | Fail:
+    """What several errors say: "not now" where each of them does, and the longest wait counts."""
+    for one in told:
+        if isinstance(one, Fail):
+            return Fail(group) if one.error in group.exceptions else one
+    closings = [one for one in told if isinstance(one, Closing)]
+    if not closings:
+        return max((one for one in told if isinstance(one, Defer)), key=lambda defer: defer.wait)
+    pauses: dict[Any, float] = {}
+    for closing in closings:
+        for limiter, pause in closing.pauses.items():
+            pauses[limiter] = max(pause, pauses.get(limiter, 0.0))
+    return Closing(max(closing.pause for closing in closings), pauses, group)
 
 
 def closed_by(claim: Claim, error: Exception) -> Sequence[Any]:

@@ -102,8 +102,8 @@ class JobLimit:
 
     @property
     def not_now(self) -> tuple[type[Exception], ...]:
-        """The errors of a job's own code after which it may come back instead of failing."""
-        return MaxSleepExceededError, *self.throttle_on.kinds
+        """The errors of a job's own code after which it may come back instead of failing, also several of them."""
+        return MaxSleepExceededError, *self.throttle_on.kinds, ExceptionGroup
 
     def claim(self, args: Sequence[Any], kwargs: Mapping[str, Any], job_id: str | None = None) -> Claim | None:
         """What the job with these arguments asks for; None for a job that is not limited.

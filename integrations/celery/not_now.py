@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from celery.exceptions import Ignore
 
@@ -11,11 +11,9 @@ class NotNow(Ignore):
     """The job has gone back to its queue; what limits it is to be closed where it lives.
 
     Parameters:
-        pause: For how many seconds.
-        names: The limiters.
+        pauses: The limiters' names, and for how many seconds.
     """
 
-    def __init__(self, pause: float, names: Sequence[str]) -> None:
-        self.pause = pause
-        self.names = names
-        super().__init__(pause, names)
+    def __init__(self, pauses: Mapping[str, float]) -> None:
+        self.pauses = pauses
+        super().__init__(pauses)

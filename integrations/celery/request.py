@@ -206,8 +206,8 @@ class GatedRequest(Request):
     def _close(self, told: NotNow) -> None:
         """A pool process has heard a server's "not now", and the limiter is in the memory of this one."""
         for limiter in limits_of(self.claim.limiter) if self.claim else ():
-            if limiter.name in told.names:
-                limiter.back_off(told.pause)
+            if limiter.name in told.pauses:
+                limiter.back_off(told.pauses[limiter.name])
 
     def on_timeout(self, soft: bool, timeout: float) -> Any:  # noqa: FBT001
         """A hard time limit ends the pool process; a soft one leaves the job running."""

@@ -133,7 +133,7 @@ class RateLimitedTask(Task):
         else:
             told = reading(limit, claim, booking, error)
             if isinstance(told, Closing):
-                done = NotNow(told.pause, [limiter.name for limiter in told.limiters])
+                done = NotNow({limiter.name: pause for limiter, pause in told.pauses.items()})
                 outcome = away(told, limit, booking, claim.limiter.name)
             else:
                 outcome = told

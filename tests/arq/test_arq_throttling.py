@@ -93,25 +93,31 @@ async def test_a_job_that_would_wait_too_long_fails(send: Any, run_until_empty: 
         await job.result(timeout=5)
 
 
-async def test_a_not_now_that_is_taken_out_of_a_group_is_heard(send: Any, run_until_empty: Any) -> None:
-    """As docs/live.md shows it. Left in the group it is an error like any other."""
+async def test_a_not_now_is_heard_in_a_group(send: Any, run_until_empty: Any) -> None:
     server = Server(Throttled(0.1))
 
     @rate_limited(limiter=bucket(0.03))
     async def work(ctx: Ctx) -> None:
-        refusals: Any = ()
-        try:
-            async with asyncio.TaskGroup() as calls:
-                calls.create_task(server.call(ctx, 0))
-        except* Throttled as group:
-            refusals = group.exceptions
-        if refusals:
-            raise refusals[0]
+        async with asyncio.TaskGroup() as calls:
+            for job in range(2):
+                calls.create_task(server.call(ctx, job))
 
     await send("work")
     worker = await run_until_empty(func(work, name="work", max_tries=1))
     assert (worker.jobs_complete, worker.jobs_failed) == (1, 0)
-    assert [tries for *_, tries in server.calls] == [1, 1]
+    assert sorted((job, tries) for _, job, tries in server.calls) == [(0, 1), (0, 1), (1, 1), (1, 1)]
+
+
+async def test_a_group_with_another_error_in_it_fails_its_job(send: Any, run_until_empty: Any) -> None:
+    @rate_limited(limiter=bucket(0.03))
+    async def work(ctx: Ctx) -> None:
+        raise ExceptionGroup("calls", [Throttled(0.1), KeyError("a defect")])
+
+    job = await send("work")
+    worker = await run_until_empty(func(work, name="work", max_tries=2))
+    assert (worker.jobs_retried, worker.jobs_failed) == (0, 1)
+    with pytest.raises(ExceptionGroup, match="calls"):
+        await job.result(timeout=5)
 
 
 async def test_a_reader_that_raises_fails_its_job_with_its_error(send: Any, run_until_empty: Any) -> None:

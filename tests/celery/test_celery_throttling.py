@@ -17,7 +17,7 @@ EARLY = 0.02
 """Seconds that an entry of the journal may come before what it tells of."""
 
 
-@pytest.mark.parametrize("how", ["Throttled", "busy"])
+@pytest.mark.parametrize("how", ["Throttled", "busy", "group"])
 def test_a_servers_not_now_closes_the_limiter_for_all_and_spends_no_retry(farm: Any, label: str, how: str) -> None:
     limit = [f"{label} api", "20/s", 1]
     sent = [farm.send("call_server", limit, f"{label} {job}", "accept") for job in range(10)]

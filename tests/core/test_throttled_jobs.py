@@ -146,6 +146,49 @@ def test_an_error_that_means_something_else_stays_what_it_is(name: str) -> None:
     assert limiter.try_acquire() is not None
 
 
+def test_several_at_once_close_each_limiter_for_the_longest_of_its_pauses(name: str) -> None:
+    own, common, other = (SyncTokenBucket(f"{name} {of}", capacity=5) for of in ("own", "common", "other"))
+    nested = ExceptionGroup("calls", [Throttled(PAUSE, limiter=common), Throttled(2, limiter=common)])
+    error = ExceptionGroup("calls", [Throttled(3, limiter=own), nested])
+    outcome = put_off_at(all_of(own, common, other), error)
+    assert outcome.wait == pytest.approx(PAUSE, abs=1)
+    assert [wait_at(limiter) for limiter in (own, common, other)] == pytest.approx([3, PAUSE, 0], abs=1)
+
+
+def test_several_refusals_of_limiters_at_once_wait_for_the_longest(name: str) -> None:
+    limiter = SyncTokenBucket(name)
+    error = ExceptionGroup("calls", [MaxSleepExceededError("inner", wait, 0) for wait in (2, 7, 5)])
+    assert put_off_at(limiter, error).wait == 7
+    mixed = ExceptionGroup("calls", [MaxSleepExceededError("inner", 7, 0), Throttled(PAUSE)])
+    assert put_off_at(limiter, mixed).wait == pytest.approx(PAUSE, abs=1)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_one_error_of_several_that_means_something_else_fails_the_job_with_all_of_them(name: str, nested: bool) -> None:
+    limiter = SyncTokenBucket(name)
+    error = ExceptionGroup("calls", [Throttled(PAUSE), KeyError("a defect")])
+    if nested:
+        error = ExceptionGroup("more calls", [Throttled(PAUSE), error])
+    outcome = put_off_at(limiter, error)
+    assert outcome.error is error
+    assert error.__cause__ is None
+    assert limiter.try_acquire() is not None
+
+
+def test_a_reader_that_raises_fails_the_job_with_its_error_also_in_a_group(name: str) -> None:
+    throttle_on = {OSError: lambda _: {}["no such header"]}
+    for error in (ExceptionGroup("calls", [OSError()]), ExceptionGroup("more", [ExceptionGroup("calls", [OSError()])])):
+        outcome = put_off_at(SyncTokenBucket(name), error, throttle_on=throttle_on)
+        assert isinstance(outcome.error, KeyError)
+
+
+def test_a_group_itself_may_be_what_means_it(name: str) -> None:
+    error = ExceptionGroup("calls", [KeyError("busy")])
+    assert put_off_at(SyncTokenBucket(name), error, throttle_on={ExceptionGroup: lambda _: 7}).wait == pytest.approx(
+        7, abs=0.1
+    )
+
+
 def test_a_pause_of_nothing_takes_no_turn(name: str) -> None:
     limiter = SyncTokenBucket(name, capacity=2, refill_frequency=1_000)
     outcome = put_off_at(limiter, Throttled(0))

@@ -49,7 +49,7 @@ class Server:
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-@pytest.mark.parametrize("error", [Throttled(0.6), BusyError(0.6)])
+@pytest.mark.parametrize("error", [Throttled(0.6), BusyError(0.6), ExceptionGroup("calls", [Throttled(0.6)])])
 def test_a_servers_not_now_closes_the_limiter_for_all_and_spends_no_retry(
     broker: StubBroker, start_worker: StartWorker, name: str, results: StubBackend, error: Exception, is_async: bool
 ) -> None:

@@ -254,6 +254,7 @@ class CallingTask(RateLimitedTask):
 @app.task(bind=True, base=CallingTask, autoretry_for=(Exception,))
 def call_server(self: Any, limit: Any, label: str, how: str = "accept", pause: float = 1.0) -> str:
     errors = {"Throttled": Throttled(pause), "busy": BusyError(pause), "odd": BusyError(), "accept": None}
+    errors["group"] = ExceptionGroup("calls", [BusyError(pause)])
     return call_once_refused(self, label, errors[how])
 
 
