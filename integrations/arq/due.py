@@ -115,8 +115,16 @@ def _function_of(job_id: str) -> Function | CronJob | None:
 
 def _told_by(workers: Iterable[Worker], job_id: str) -> Function | CronJob | None:
     tasks = [worker.tasks[job_id] for worker in workers if job_id in worker.tasks]
-    functions = [_variables(task).get("function") for task in tasks]
-    return next((function for function in functions if function is not None), None)
+    told = (inspect.getcoroutinelocals(coroutine).get("function") for task in tasks for coroutine in _coroutines(task))
+    return next((function for function in told if isinstance(function, (Function, CronJob))), None)
+
+
+def _coroutines(task: asyncio.Task[Any]) -> Iterator[Any]:
+    """What a task runs, and all that this waits for: tools for tracing put a coroutine of theirs around `run_job`."""
+    coroutine: Any = task.get_coro()
+    while inspect.iscoroutine(coroutine):
+        yield coroutine
+        coroutine = coroutine.cr_await
 
 
 def _working() -> Iterator[Worker]:
@@ -131,12 +139,8 @@ def _worker_in(task: asyncio.Task[Any] | None, method: Callable[..., Any]) -> Wo
     """The worker that runs this method of itself as a task. In `run_job` it calls the settings' hooks."""
     if task is None or getattr(task.get_coro(), "__name__", None) != method.__name__:
         return None
-    worker = _variables(task).get("self")
+    worker = inspect.getcoroutinelocals(task.get_coro()).get("self")  # type: ignore[arg-type]
     return worker if isinstance(worker, Worker) else None
-
-
-def _variables(task: asyncio.Task[Any]) -> Mapping[str, Any]:
-    return inspect.getcoroutinelocals(task.get_coro())  # type: ignore[arg-type]
 
 
 def _is_run_by_a_worker(name: str) -> bool:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from arq.worker import func
+from arq.worker import Worker, func
 from support.arq_limits import bucket, cron_at_startup
 
 from steindamm import AsyncTokenBucket
@@ -198,6 +198,29 @@ async def test_so_it_does_within_a_job_that_has_its_name(send: Any, run_until_em
     job = await send(work.__qualname__, 1)
     await run_until_empty(work, fitted=fitted)
     assert await job.result(timeout=5) == 1
+    assert await taken([limiter]) == [0]
+
+
+@FITTED_OR_NOT
+async def test_so_it_does_where_something_traces_the_worker(
+    send: Any, run_until_empty: Any, fitted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sentry puts a coroutine of its own around the worker's."""
+    limiter, begun, run_job = bucket(0.2, initial_tokens=0), [], Worker.run_job
+    work = plain_function(limiter)
+
+    async def run_traced(self: Worker, job_id: str, score: int) -> None:
+        await run_job(self, job_id, score)
+
+    async def sign_up(ctx: Ctx) -> int:
+        begun.append(ctx["job_try"])
+        return await work(ctx, 1)
+
+    monkeypatch.setattr(Worker, "run_job", run_traced)
+    job = await send("sign_up")
+    await run_until_empty(func(sign_up, name="sign_up"), func(work, name="work"), fitted=fitted)
+    assert await job.result(timeout=5) == 1
+    assert begun == [1]
     assert await taken([limiter]) == [0]
 
 
