@@ -14,7 +14,7 @@ from typing import Any
 from steindamm.async_semaphore import waker
 from steindamm.background import in_background, within
 from steindamm.errors import LimiterUnavailableError, MaxSleepExceededError
-from steindamm.integrations.arq.deferral import Deferral
+from steindamm.integrations.arq.deferral import deferral
 from steindamm.integrations.arq.due import Due, holding
 from steindamm.integrations.arq.entry import BROKER_ERRORS, Entry
 from steindamm.integrations.arq.room import waiting_room
@@ -265,7 +265,7 @@ class Delivery:
         else:
             if not self._stays:
                 self._log(decision, wait)
-                raise Deferral(wait, self._waits_for(decision))
+                raise deferral(wait, self._waits_for(decision))
 
     def _log(self, decision: Defer, wait: float) -> None:
         if isinstance(decision, Unavailable):

@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 from arq.constants import in_progress_key_prefix
 from arq.cron import CronJob
 from arq.utils import to_seconds
-from arq.worker import Function, func
+from arq.worker import Function, Retry, func
 
 from steindamm.background import ended_in_background
 from steindamm.integrations.arq.decorator import DEFAULT_MAX_SLEEP, body_of, is_context, limited, without_context
-from steindamm.integrations.arq.deferral import Deferral
+from steindamm.integrations.arq.deferral import is_deferral
 from steindamm.integrations.arq.delivery import Delivery
 from steindamm.integrations.arq.due import Due, holding, limit_of
 from steindamm.integrations.arq.entry import BROKER_ERRORS
@@ -119,8 +119,8 @@ def fitted_cron_job(given: Any, limit: JobLimit, terms: WorkerTerms) -> CronJob:
     async def run(ctx: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             return await coroutine(ctx, *args, **kwargs)
-        except Deferral:
-            ctx[IS_PUT_BACK] = True
+        except Retry as retry:
+            ctx[IS_PUT_BACK] = is_deferral(retry)
             raise
 
     return replace(given, coroutine=run)

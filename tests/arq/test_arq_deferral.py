@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import time
 from typing import Any
@@ -58,6 +59,28 @@ async def test_a_deferral_is_seen_as_one(send: Any, make_worker: Any, pool: Any,
     assert (booking["limiter"], booking["deferrals"]) == (limiter.name, 1)
     assert 60 < broker.admin.ttl(booking_key("the second")) <= 86_400 + 61
     running.cancel()
+
+
+async def test_what_reports_errors_takes_a_deferral_for_arqs_own_retry(send: Any, run_until_empty: Any) -> None:
+    """Sentry, which stands around the functions of a worker, reports all errors but those of arq's very classes."""
+    raised = []
+
+    @rate_limited(limiter=bucket(0.2, initial_tokens=0), max_sleep=0)
+    async def work(ctx: Ctx, job: int) -> int:
+        return job
+
+    @functools.wraps(work)
+    async def reported(*args: Any) -> int:
+        try:
+            return await work(*args)
+        except Exception as error:
+            raised.append(type(error))
+            raise
+
+    job = await send("work", 1)
+    await run_until_empty(func(reported, name="work"))
+    assert await job.result(timeout=5) == 1
+    assert raised == [Retry]
 
 
 async def test_who_waits_for_the_result_gets_the_real_one(send: Any, run_until_empty: Any, broker: Any) -> None:
