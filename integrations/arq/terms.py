@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -15,11 +17,22 @@ class WorkerTerms:
         retry_jobs: Whether a job can be put back into its queue.
         max_jobs: How many jobs the worker runs at once.
         timeout: Seconds after which the worker ends a job, its waiting in the worker included.
+        is_own: Whether the timeout is the function's own, whatever that of the worker.
     """
 
     retry_jobs: bool = True
     max_jobs: int = 10
     timeout: float = 300.0
+    is_own: bool = False
+
+    def at(self, ctx: Mapping[str, Any]) -> WorkerTerms:
+        """Those of a job with this context: who makes a worker may give it other settings beside the fitted ones."""
+        worker = ctx.get(WORKER)
+        if worker is None:
+            return self
+        timeout = self.timeout if self.is_own else seconds(worker.job_timeout_s)
+        here = WorkerTerms(worker.retry_jobs, worker.max_jobs, timeout, self.is_own)
+        return self if here == self else here
 
     @cached_property
     def places(self) -> int:
@@ -37,7 +50,14 @@ class WorkerTerms:
         return 1.5 * self.longest_wait
 
 
+def seconds(timeout: float | None) -> float:
+    """A timeout; None is none."""
+    return math.inf if timeout is None else timeout
+
+
 ARQS_TERMS = WorkerTerms()
 """Those of a worker whose settings tell nothing."""
 BEGAN = "steindamm:began"
 """In a job's context: when its timeout began to run, in seconds of this process's monotonic clock."""
+WORKER = "steindamm:worker"
+"""In a job's context: the worker that runs it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import replace
@@ -19,9 +18,9 @@ from steindamm.background import ended_in_background
 from steindamm.integrations.arq.decorator import DEFAULT_MAX_SLEEP, body_of, is_context, limited, without_context
 from steindamm.integrations.arq.deferral import is_deferral
 from steindamm.integrations.arq.delivery import Delivery
-from steindamm.integrations.arq.due import Due, holding, limit_of
+from steindamm.integrations.arq.due import Due, holding, limit_of, worker_here
 from steindamm.integrations.arq.entry import BROKER_ERRORS
-from steindamm.integrations.arq.terms import BEGAN, WorkerTerms
+from steindamm.integrations.arq.terms import BEGAN, WORKER, WorkerTerms, seconds
 from steindamm.integrations.job_limits import ASYNC, JobLimit
 
 logger = logging.getLogger("steindamm.arq")
@@ -85,11 +84,10 @@ def rate_limited_worker(
 
 def fitted(settings: Any, limit: JobLimit) -> dict[str, Any]:
     """The settings that change."""
-    timeout = to_seconds(settings.get("job_timeout", 300))
     terms = WorkerTerms(
         retry_jobs=settings.get("retry_jobs", True),
         max_jobs=settings.get("max_jobs", 10),
-        timeout=math.inf if timeout is None else timeout,
+        timeout=seconds(to_seconds(settings.get("job_timeout", 300))),
     )
     return {
         "functions": [fitted_function(function, limit, terms) for function in settings.get("functions", ())],
@@ -135,7 +133,7 @@ def on_terms(function: Function | CronJob, limit: JobLimit, terms: WorkerTerms) 
     if limit.says_anything and passes is None:
         coroutine, passes = limited(coroutine, limit), limit
     if function.timeout_s is not None:
-        terms = replace(terms, timeout=function.timeout_s)
+        terms = replace(terms, timeout=function.timeout_s, is_own=True)
     body = body_of(coroutine)
     run: Any = telling(coroutine, passes, terms) if passes is None or body is None else delivering(body, passes, terms)
     functools.update_wrapper(run, coroutine)
@@ -149,7 +147,7 @@ def delivering(body: Callable[..., Any], limit: JobLimit, terms: WorkerTerms) ->
     async def run(ctx: Context, *args: Any, **kwargs: Any) -> Any:
         if not is_context(ctx):
             raise without_context(body)
-        delivery = Delivery(limit, limit.claim(args, kwargs, ctx["job_id"]), ctx, terms)
+        delivery = Delivery(limit, limit.claim(args, kwargs, ctx["job_id"]), ctx, terms.at(ctx))
         return await delivery.run(functools.partial(body, ctx, *args, **kwargs))
 
     return run
@@ -159,18 +157,19 @@ def telling(coroutine: Callable[..., Any], passes: JobLimit | None, terms: Worke
     """What runs the coroutine for each job, and tells the limited function in it, if there is one, what is due."""
 
     async def run(ctx: Context, *args: Any, **kwargs: Any) -> Any:
-        with holding(Due(ctx.get("job_id"), passes, terms)):
+        with holding(Due(ctx.get("job_id"), passes, terms.at(ctx))):
             return await coroutine(ctx, *args, **kwargs)
 
     return run
 
 
 def on_job_start(own: Hook | None) -> Hook:
-    """Note when a job's timeout begins to run: its task may come to its first step much later."""
+    """Note who runs a job, and when its timeout begins to run: its task may come to its first step much later."""
 
     async def hook(ctx: Context) -> None:
         if own is not None:
             await own(ctx)
+        ctx[WORKER] = worker_here()
         ctx[BEGAN] = time.monotonic()
 
     return hook

@@ -136,7 +136,7 @@ class TestTheWorkersSettings:
         fitted = rate_limited_worker()({"functions": functions, **settings})
         assert [(await function.coroutine({})) for function in fitted["functions"]] == [
             terms,
-            WorkerTerms(terms.retry_jobs, terms.max_jobs, timeout=2),
+            WorkerTerms(terms.retry_jobs, terms.max_jobs, timeout=2, is_own=True),
         ]
         assert terms_here() == WorkerTerms()
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from arq.jobs import JobStatus
-from arq.worker import JobExecutionFailed, Retry, func
+from arq.worker import JobExecutionFailed, Retry, create_worker, func
 from support.arq_limits import bucket, cron_at_startup, eventually, new_name
 
 from steindamm import AsyncSemaphore, AsyncTokenBucket, MaxSleepExceededError, NoTokensAvailableError
-from steindamm.integrations.arq import rate_limited
+from steindamm.integrations.arq import rate_limited, rate_limited_worker
 
 Ctx = dict[str, Any]
 
@@ -55,6 +55,30 @@ async def test_where_nothing_is_retried_the_job_waits_in_the_worker(send: Any, r
     worker = await run_until_empty(func(work, name="work"), func(hold, name="hold"), retry_jobs=False)
     assert [await job.result(timeout=5) for job in jobs] == [0, 1, 2] * 2
     assert worker.jobs_retried == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "max_sleep"), [({"retry_jobs": False}, 0), ({"job_timeout": 0.8}, 5), ({"max_jobs": 1}, 5)], ids=str
+)
+async def test_what_a_worker_is_given_beside_its_fitted_settings_counts(
+    send: Any, pool: Any, settings: dict[str, Any], max_sleep: float
+) -> None:
+    """As in `run_worker(WorkerSettings, retry_jobs=False)`. With one place, it would else be taken by who waits."""
+    began = []
+
+    @rate_limited(limiter=bucket(0.6), max_sleep=max_sleep)
+    async def work(ctx: Ctx, job: int) -> None:
+        began.append("work")
+
+    async def other(ctx: Ctx) -> None:
+        began.append("other")
+
+    jobs = [await send("work", number) for number in range(3)] + [await send("other")]
+    fitted = rate_limited_worker()({"functions": [func(work, name="work"), func(other, name="other")]})
+    worker = create_worker(fitted, redis_pool=pool, burst=True, poll_delay=0.02, handle_signals=False, **settings)
+    await worker.async_run()
+    assert [await job.result(timeout=5) for job in jobs] == [None] * 4
+    assert began[:2] in (["work", "other"], ["other", "work"])
 
 
 async def test_where_nothing_is_retried_a_refused_body_waits_as_long_as_it_was_told(
