@@ -66,15 +66,15 @@ def is_due(limit: JobLimit, name: str, ctx: Mapping[str, Any] | None) -> bool:
         return told.limit is limit
     if ctx is None:
         return _is_run_by_a_worker(name)
-    if worker_here():
+    if _worker_in(asyncio.current_task(), Worker.run_job):
         return False
     function = _function_of(ctx["job_id"])
     return function is None or limit_of(function.coroutine) is limit
 
 
-def worker_here() -> Worker | None:
-    """The worker that calls a hook in this task."""
-    return _worker_in(asyncio.current_task(), Worker.run_job)
+def starting_worker() -> Worker | None:
+    """The worker that calls its hook `on_startup` in this task."""
+    return _worker_in(asyncio.current_task(), Worker.main)
 
 
 def limit_of(coroutine: Callable[..., Any]) -> JobLimit | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -25,14 +25,17 @@ class WorkerTerms:
     timeout: float = 300.0
     is_own: bool = False
 
+    @classmethod
+    def of(cls, *, retry_jobs: bool, max_jobs: int, timeout: float | None) -> WorkerTerms:
+        """As a worker is told them."""
+        return cls(retry_jobs, max_jobs, math.inf if timeout is None else timeout)
+
     def at(self, ctx: Mapping[str, Any]) -> WorkerTerms:
         """Those of a job with this context: who makes a worker may give it other settings beside the fitted ones."""
-        worker = ctx.get(WORKER)
-        if worker is None:
+        here: WorkerTerms | None = ctx.get(TERMS)
+        if here is None:
             return self
-        timeout = self.timeout if self.is_own else seconds(worker.job_timeout_s)
-        here = WorkerTerms(worker.retry_jobs, worker.max_jobs, timeout, self.is_own)
-        return self if here == self else here
+        return replace(here, timeout=self.timeout, is_own=True) if self.is_own else here
 
     @cached_property
     def places(self) -> int:
@@ -50,14 +53,9 @@ class WorkerTerms:
         return 1.5 * self.longest_wait
 
 
-def seconds(timeout: float | None) -> float:
-    """A timeout; None is none."""
-    return math.inf if timeout is None else timeout
-
-
 ARQS_TERMS = WorkerTerms()
 """Those of a worker whose settings tell nothing."""
 BEGAN = "steindamm:began"
 """In a job's context: when its timeout began to run, in seconds of this process's monotonic clock."""
-WORKER = "steindamm:worker"
-"""In a job's context: the worker that runs it."""
+TERMS = "steindamm:terms"
+"""In a job's context: the terms of the worker that runs it."""

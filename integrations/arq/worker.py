@@ -18,9 +18,9 @@ from steindamm.background import ended_in_background
 from steindamm.integrations.arq.decorator import DEFAULT_MAX_SLEEP, body_of, is_context, limited, without_context
 from steindamm.integrations.arq.deferral import is_deferral
 from steindamm.integrations.arq.delivery import Delivery
-from steindamm.integrations.arq.due import Due, holding, limit_of, worker_here
+from steindamm.integrations.arq.due import Due, holding, limit_of, starting_worker
 from steindamm.integrations.arq.entry import BROKER_ERRORS
-from steindamm.integrations.arq.terms import BEGAN, WORKER, WorkerTerms, seconds
+from steindamm.integrations.arq.terms import BEGAN, TERMS, WorkerTerms
 from steindamm.integrations.job_limits import ASYNC, JobLimit
 
 logger = logging.getLogger("steindamm.arq")
@@ -84,14 +84,15 @@ def rate_limited_worker(
 
 def fitted(settings: Any, limit: JobLimit) -> dict[str, Any]:
     """The settings that change."""
-    terms = WorkerTerms(
+    terms = WorkerTerms.of(
         retry_jobs=settings.get("retry_jobs", True),
         max_jobs=settings.get("max_jobs", 10),
-        timeout=seconds(to_seconds(settings.get("job_timeout", 300))),
+        timeout=to_seconds(settings.get("job_timeout", 300)),
     )
     return {
         "functions": [fitted_function(function, limit, terms) for function in settings.get("functions", ())],
         "cron_jobs": [fitted_cron_job(cron_job, limit, terms) for cron_job in settings.get("cron_jobs") or ()],
+        "on_startup": on_startup(settings.get("on_startup")),
         "on_job_start": on_job_start(settings.get("on_job_start")),
         "after_job_end": after_job_end(settings.get("after_job_end")),
         "on_shutdown": on_shutdown(settings.get("on_shutdown")),
@@ -163,13 +164,27 @@ def telling(coroutine: Callable[..., Any], passes: JobLimit | None, terms: Worke
     return run
 
 
+def on_startup(own: Hook | None) -> Hook:
+    """Note the terms of a worker, which may be told others than its settings say."""
+
+    async def hook(ctx: Context) -> None:
+        worker = starting_worker()
+        if worker is not None:
+            ctx[TERMS] = WorkerTerms.of(
+                retry_jobs=worker.retry_jobs, max_jobs=worker.max_jobs, timeout=worker.job_timeout_s
+            )
+        if own is not None:
+            await own(ctx)
+
+    return hook
+
+
 def on_job_start(own: Hook | None) -> Hook:
-    """Note who runs a job, and when its timeout begins to run: its task may come to its first step much later."""
+    """Note when a job's timeout begins to run: its task may come to its first step much later."""
 
     async def hook(ctx: Context) -> None:
         if own is not None:
             await own(ctx)
-        ctx[WORKER] = worker_here()
         ctx[BEGAN] = time.monotonic()
 
     return hook

@@ -163,17 +163,17 @@ class TestTheWorkersSettings:
             create_worker(rate_limited_worker()({}))
 
     async def test_what_is_fitted_makes_a_worker(self) -> None:
-        async def start(ctx: dict[str, Any]) -> None: ...
+        async def end(ctx: dict[str, Any]) -> None: ...
 
         @rate_limited_worker()
         class WorkerSettings:
             functions = (work,)
-            on_startup = on_job_end = start
+            on_job_end = end
             handle_signals = False
 
         worker = create_worker(WorkerSettings)
         assert isinstance(worker, Worker)
-        assert worker.on_startup is worker.on_job_end is start
+        assert worker.on_job_end is end
 
     async def test_hooks_that_are_added_call_the_settings_own(self) -> None:
         called = []
@@ -181,7 +181,7 @@ class TestTheWorkersSettings:
         async def own(ctx: dict[str, Any]) -> None:
             called.append(ctx)
 
-        hooks = "on_job_start", "after_job_end", "on_shutdown"
+        hooks = "on_startup", "on_job_start", "after_job_end", "on_shutdown"
         fitted = rate_limited_worker()({"functions": [work], **dict.fromkeys(hooks, own)})
         contexts = [{"hook": hook} for hook in hooks]
         for hook, context in zip(hooks, contexts, strict=True):
