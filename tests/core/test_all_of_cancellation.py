@@ -13,6 +13,7 @@ from support.servers import Server
 from support.several import HOUR, Kind, slots_left, tokens_left
 
 from steindamm import MaxSleepExceededError, SyncSemaphore, SyncTokenBucket, all_of
+from steindamm.backends.redis.watch import SyncWatch
 from steindamm.visits import SyncBooked
 
 
@@ -317,3 +318,26 @@ class TestAThreadInterrupted:
             all_of(near, tokens, at_once).acquire()
         assert at_once.try_acquire()
         assert tokens(5).try_acquire()
+
+    @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+    async def test_as_it_gives_its_slot_back_keeps_none(
+        self, valkey: Server, monkeypatch: pytest.MonkeyPatch, after: bool
+    ) -> None:
+        """A ticket is forgotten here before its slot is given back at the server."""
+        at_once = SyncSemaphore("interrupted as it ends", capacity=1, connection=valkey.url)
+        limits = all_of(at_once, SyncTokenBucket("interrupted as it ends", connection=valkey.url))
+        remove = SyncWatch.remove
+
+        def interrupted(*args: Any) -> None:
+            monkeypatch.setattr(SyncWatch, "remove", remove)
+            if after:
+                remove(*args)
+            raise Interruption
+
+        with pytest.raises(Interruption), limits:
+            monkeypatch.setattr(SyncWatch, "remove", interrupted)
+
+        async def is_free() -> bool:
+            return at_once.state().held == 0
+
+        await comes_true(is_free)

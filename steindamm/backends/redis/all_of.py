@@ -186,12 +186,15 @@ class SyncRedisAllOf(RedisAllOf):
         return self._sharing.ask(request)
 
     def give_back(self, request: Request) -> None:
-        """Return what was given; the tickets stand nowhere any more. Slots are given back later if not now."""
-        self._giving_back(request)
-        if self._sharing.is_interrupted:
-            self._leave_later(request)
-            return
+        """Return what was given; the tickets stand nowhere any more. Slots are given back later if not now.
+
+        A thread that is interrupted here has no second try: its tickets may know already that they are gone.
+        """
         try:
+            self._giving_back(request)
+            if self._sharing.is_interrupted:
+                self._leave_later(request)
+                return
             self._sharing.ask(request)
         except LimiterUnavailableError as error:
             self._not_given_back(request, error)
