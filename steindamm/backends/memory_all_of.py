@@ -93,15 +93,15 @@ class MemoryAllOf:
         return decision
 
     def give_back(self, request: Request) -> None:
-        """Return what was given; the tickets stand nowhere any more."""
+        """Return what was given; the tickets stand nowhere any more, and know it no sooner: one may be interrupted."""
         if self._memory.is_interrupted():
             self._memory.put_off(partial(self.give_back, request))
             return
-        for ask in request.asks:
-            if ask.asker is not None:
-                ask.asker.gone = True
         with self._memory.lock:
             self._decide(request)
+            for ask in request.asks:
+                if ask.asker is not None:
+                    ask.asker.gone = True
         if self._memory.untold:
             self._memory.tell()
 

@@ -13,6 +13,7 @@ from support.servers import Server
 from support.several import HOUR, Kind, slots_left, tokens_left
 
 from steindamm import MaxSleepExceededError, SyncSemaphore, SyncTokenBucket, all_of
+from steindamm.backends.memory_all_of import MemoryAllOf
 from steindamm.backends.redis.watch import SyncWatch
 from steindamm.visits import SyncBooked
 
@@ -324,8 +325,9 @@ class TestAThreadInterrupted:
         self, valkey: Server, monkeypatch: pytest.MonkeyPatch, after: bool
     ) -> None:
         """A ticket is forgotten here before its slot is given back at the server."""
-        at_once = SyncSemaphore("interrupted as it ends", capacity=1, connection=valkey.url)
-        limits = all_of(at_once, SyncTokenBucket("interrupted as it ends", connection=valkey.url))
+        name = f"interrupted as it ends, {after}"
+        at_once = SyncSemaphore(name, capacity=1, connection=valkey.url)
+        limits = all_of(at_once, SyncTokenBucket(name, connection=valkey.url))
         remove = SyncWatch.remove
 
         def interrupted(*args: Any) -> None:
@@ -341,3 +343,17 @@ class TestAThreadInterrupted:
             return at_once.state().held == 0
 
         await comes_true(is_free)
+
+    def test_as_it_gives_its_slot_back_in_memory_keeps_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        at_once = SyncSemaphore("interrupted as it ends", capacity=1)
+        limits = all_of(at_once, SyncTokenBucket("interrupted as it ends"))
+        decide = MemoryAllOf._decide
+
+        def interrupted(*_: Any) -> None:
+            monkeypatch.setattr(MemoryAllOf, "_decide", decide)
+            raise Interruption
+
+        with pytest.raises(Interruption), limits:
+            monkeypatch.setattr(MemoryAllOf, "_decide", interrupted)
+        assert at_once.state().held == 0
+        assert at_once.try_acquire()
