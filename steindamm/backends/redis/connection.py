@@ -88,8 +88,20 @@ def _check_url(url: str) -> None:
         database = parse_url(plain).get("db", 0)  # type: ignore[no-untyped-call]
     except ValueError:
         raise ValueError("connection must be a URL that redis-py understands") from None
-    if is_cluster and database:
+    if not is_cluster:
+        _check_options(plain)
+    elif database:
         raise ValueError("connection must not name a database: a cluster has only one")
+
+
+def _check_options(url: str) -> None:
+    """What redis-py says of a URL's options when it first connects would pass for an outage, which never ends."""
+    from redis.connection import ConnectionPool  # noqa: PLC0415
+
+    try:
+        ConnectionPool.from_url(url).make_connection()
+    except (TypeError, of_redis().RedisError):
+        raise ValueError("connection must be a URL whose options, after the ?, redis-py's connections have") from None
 
 
 def plain_url(url: str) -> tuple[str, bool]:
