@@ -6,12 +6,12 @@ The sync and the async half differ in nothing but the await.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from steindamm.checks import checked_number, checked_text
-from steindamm.errors import wrong_kind
+from steindamm.checks import checked_moment, checked_number, checked_text
 from steindamm.rules.changes import Change, Kind
 from steindamm.sleepers import SECOND
 from steindamm.tickets import PROCESS
@@ -31,14 +31,8 @@ class Changing(Undivided):
         return Change(Kind.CLOSE_FOR, (checked_closure("seconds", seconds) * SECOND,))
 
     def _closing_until(self, moment: datetime) -> Change:
-        if not isinstance(moment, datetime):
-            raise wrong_kind("moment", "a datetime", moment)
-        try:
-            ahead = (moment - datetime.now(moment.tzinfo)).total_seconds()
-            until = moment.timestamp()
-        except (ValueError, OverflowError):
-            raise ValueError(f"moment must be one that the clock can tell, not {moment}") from None
-        if not 0 < ahead <= LONGEST_CLOSURE:
+        until = checked_moment("moment", moment)
+        if not 0 < until - time.time() <= LONGEST_CLOSURE:
             raise ValueError(f"moment must lie in the future, and less than a year ahead, not {moment}")
         return Change(Kind.CLOSE_UNTIL, (until * SECOND,))
 

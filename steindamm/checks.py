@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import datetime
 from typing import SupportsFloat
 
 from steindamm.errors import wrong_kind
@@ -90,3 +91,13 @@ def checked_slots(argument: str, value: object) -> int:
     if value > 2**31:
         raise ValueError(f"{argument} must be at most {2**31}, not {value}")
     return int(value)
+
+
+def checked_moment(argument: str, value: object) -> float:
+    """A moment as seconds since the Unix epoch: clocks on walls tell some hours twice, and can't be compared."""
+    if not isinstance(value, datetime):
+        raise wrong_kind(argument, "a datetime", value)
+    try:
+        return value.timestamp()
+    except (ValueError, OverflowError):
+        raise ValueError(f"{argument} must be a moment that the clock can tell, not {value}") from None

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from steindamm.checks import LONGEST_TIME, checked_name, checked_number, checked_seconds, checked_slots, shown
+from steindamm.checks import (
+    LONGEST_TIME,
+    checked_moment,
+    checked_name,
+    checked_number,
+    checked_seconds,
+    checked_slots,
+    shown,
+)
 from steindamm.errors import wrong_kind
 
 SHORTEST_STEP = 1e-6
@@ -152,16 +161,11 @@ class BucketSettings:
         start = self.window_start_time
         if start is None:
             return None
-        if not isinstance(start, datetime):
-            raise wrong_kind("window_start_time", "a datetime", start)
+        moment = checked_moment("window_start_time", start)
         if self.refill_frequency == 0:
             raise ValueError("window_start_time must be None for a quota that never refills")
-        if start > datetime.now(start.tzinfo):
+        if moment > time.time():
             raise ValueError("window_start_time must lie in the past")
-        try:
-            start.timestamp()
-        except (ValueError, OverflowError):
-            raise ValueError(f"window_start_time must be a moment that the clock can tell, not {start}") from None
         return start
 
     def _checked_adapt(self) -> Adapt | bool:

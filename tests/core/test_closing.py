@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from support.bucket_and_clock import HOUR, US, Bucket
 from support.buckets import Kind, call
+from support.summer_time import SummerTime
 
 from steindamm import MaxSleepExceededError, NoTokensAvailableError
 from steindamm.rules.bucket import Verdict, kept_until
@@ -280,6 +281,13 @@ async def test_it_can_be_closed_until_a_moment(buckets: Kind) -> None:
     with pytest.raises(MaxSleepExceededError) as error:
         await call(bucket.acquire)
     assert error.value.retry_after == pytest.approx(3_600, abs=5)
+
+
+async def test_a_moment_after_summer_time_has_ended_lies_in_the_future(buckets: Kind) -> None:
+    """Clocks on walls tell less then than they do now."""
+    bucket, zone = buckets(), SummerTime(ends_in=timedelta(minutes=15))
+    await call(bucket.close_until, (datetime.now(UTC) + timedelta(minutes=30)).astimezone(zone))
+    assert (await call(bucket.state)).closed_for == pytest.approx(1_800, abs=5)
 
 
 async def test_backing_off_closes_what_does_not_adapt(buckets: Kind) -> None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from support.buckets import FakeClock, Kind, call
+from support.summer_time import SummerTime
 
 from steindamm import MaxSleepExceededError, NoTokensAvailableError
 from steindamm.backends.memory import Memory, MemoryBucket
@@ -90,3 +91,15 @@ async def test_a_window_start_without_a_zone_means_local_time(buckets: Kind) -> 
         await call(bucket.acquire)
     ends = datetime.now() + timedelta(seconds=refusal.value.retry_after)  # noqa: DTZ005
     assert min((ends - start).total_seconds() % 3_600, -(ends - start).total_seconds() % 3_600) < 2
+
+
+def test_a_window_may_have_started_before_summer_time_ended() -> None:
+    """Clocks on walls told more then than they do now."""
+    start = (datetime.now(UTC) - timedelta(minutes=30)).astimezone(SummerTime(ends_in=timedelta(minutes=-15)))
+    assert BucketSettings("a window", window_start_time=start).window_start_time == start
+
+
+def test_no_window_starts_in_the_future() -> None:
+    start = (datetime.now(UTC) + timedelta(minutes=30)).astimezone(SummerTime(ends_in=timedelta(minutes=15)))
+    with pytest.raises(ValueError, match=r"^window_start_time must lie in the past"):
+        BucketSettings("a window", window_start_time=start)
