@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
@@ -33,6 +32,7 @@ from steindamm.stand_ins import (
     strictest,
 )
 from steindamm.state import SemaphoreState, TokenBucketState
+from steindamm.token_bucket import is_coroutine_function
 from steindamm.turns import give_back_left_over_async
 from steindamm.visits import AsyncBooked, Visit
 
@@ -242,7 +242,7 @@ class AsyncAllOf(AllOf):
 
     def _decorated(self, function: Callable[..., Any]) -> Callable[..., Any]:
         refuse_generator(function)
-        if not inspect.iscoroutinefunction(function):
+        if not is_coroutine_function(function):
             raise TypeError(f"{function!r} is no coroutine function: decorate it with sync limiters")
 
         @functools.wraps(function)

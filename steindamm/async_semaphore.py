@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -25,6 +24,7 @@ from steindamm.semaphore import Semaphore, refuse_generator
 from steindamm.sleepers import SECOND
 from steindamm.state import SemaphoreState
 from steindamm.tickets import Ticket
+from steindamm.token_bucket import is_coroutine_function
 
 
 class AsyncSemaphore(AsyncChanging, Semaphore):
@@ -239,7 +239,7 @@ class AsyncSemaphore(AsyncChanging, Semaphore):
 
     def _decorated(self, function: Callable[..., Any]) -> Callable[..., Any]:
         refuse_generator(function)
-        if not inspect.iscoroutinefunction(function):
+        if not is_coroutine_function(function):
             raise TypeError(f"{function!r} is no coroutine function: decorate it with a SyncSemaphore")
 
         @functools.wraps(function)

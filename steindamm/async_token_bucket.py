@@ -21,7 +21,7 @@ from steindamm.rules.bucket import Decision, Request, Verdict, What
 from steindamm.rules.changes import NO_OVERRIDE, Change, Kind
 from steindamm.sleepers import SECOND, AsyncSleeper
 from steindamm.state import TokenBucketState
-from steindamm.token_bucket import TokenBucket
+from steindamm.token_bucket import TokenBucket, is_coroutine_function
 from steindamm.turns import give_back_left_over_async, sleep_until_turn_async
 
 
@@ -235,7 +235,9 @@ class AsyncTokenBucket(AsyncChanging, TokenBucket):
         """Tokens that were used do not come back."""
 
     def _decorated(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        if not inspect.iscoroutinefunction(function):
+        if inspect.isasyncgenfunction(function):
+            raise TypeError(f"{function!r} is a generator, which nobody awaits: take its tokens by a block inside it")
+        if not is_coroutine_function(function):
             raise TypeError(f"{function!r} is no coroutine function: decorate it with a SyncTokenBucket")
 
         @functools.wraps(function)

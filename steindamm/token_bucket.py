@@ -232,6 +232,11 @@ class TokenBucket(Changing):
         return MaxSleepExceededError(self.name, decision.wait / SECOND, self.settings.max_sleep)
 
 
+def is_coroutine_function(function: Callable[..., Any]) -> bool:
+    """Whether calling it gives something to await, also where it is an object that is called."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
 def is_asynchronous(function: Callable[..., Any]) -> bool:
     """Whether calling it gives something to await or to iterate with ``async for``."""
-    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+    return is_coroutine_function(function) or inspect.isasyncgenfunction(function)

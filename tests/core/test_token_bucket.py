@@ -8,6 +8,7 @@ import functools
 import inspect
 import pickle
 import time
+from typing import Any
 
 import pytest
 from support.buckets import Kind, call
@@ -16,6 +17,7 @@ import steindamm
 from steindamm import (
     AsyncLocalTokenBucket,
     AsyncRedisTokenBucket,
+    AsyncSemaphore,
     AsyncTokenBucket,
     LimiterUnavailableError,
     MaxSleepExceededError,
@@ -23,6 +25,7 @@ from steindamm import (
     SyncLocalTokenBucket,
     SyncRedisTokenBucket,
     SyncTokenBucket,
+    all_of,
 )
 
 HOUR = 3_600.0
@@ -274,16 +277,34 @@ async def _asynchronous_generator():
     yield
 
 
-@pytest.mark.parametrize("function", [_coroutine, _asynchronous_generator, functools.partial(_coroutine)])
+class _Awaited:
+    async def __call__(self) -> str:
+        return "awaited"
+
+
+@pytest.mark.parametrize("function", [_coroutine, _asynchronous_generator, functools.partial(_coroutine), _Awaited()])
 def test_a_sync_limiter_refuses_to_decorate_what_is_asynchronous_and_names_its_twin(function) -> None:
     with pytest.raises(TypeError, match="decorate it with an AsyncTokenBucket"):
         SyncTokenBucket(name="decorator")(function)
 
 
-@pytest.mark.parametrize("function", [len, lambda: None, _asynchronous_generator, int])
+@pytest.mark.parametrize("function", [len, lambda: None, int, _Awaited])
 def test_an_async_limiter_decorates_coroutine_functions_only_and_names_its_twin(function) -> None:
     with pytest.raises(TypeError, match="decorate it with a SyncTokenBucket"):
         AsyncTokenBucket(name="decorator")(function)
+
+
+def test_an_asynchronous_generator_is_sent_to_no_other_limiter_which_refuses_it_as_well() -> None:
+    with pytest.raises(TypeError, match="by a block inside it"):
+        AsyncTokenBucket(name="decorator")(_asynchronous_generator)
+
+
+@pytest.mark.parametrize("kind", [AsyncTokenBucket, AsyncSemaphore])
+async def test_an_async_limiter_decorates_objects_whose_calls_are_awaited(kind: Any) -> None:
+    limiter = kind(name="decorator")
+    assert await limiter(_Awaited())() == "awaited"
+    assert await all_of(limiter)(_Awaited())() == "awaited"
+    assert (await limiter.state()).counters.granted == 2
 
 
 # Reserving
