@@ -171,7 +171,7 @@ class AllOf(Undivided):
     def _permit(self, visit: Visit) -> AllOfPermit:
         places = dict(visit.places())
         waited = visit.waited
-        permits = [places.get(limiter) or _permit_for(limiter, waited) for limiter in self.limiters]
+        permits = [places.get(limiter) or limiter.permit_for(limiter.cost, waited) for limiter in self.limiters]
         return AllOfPermit(self.name, permits, visit)
 
     def _checked(self, permit: Permit) -> AllOfPermit:
@@ -205,12 +205,6 @@ class AllOf(Undivided):
         if isinstance(self._asked[decision.which], Semaphore):
             return False
         return decision.wait > visit.left * SECOND
-
-
-def _permit_for(bucket: Any, waited: float) -> Permit:
-    """A bucket's permit; one whose cost is 0 was not asked, and its permit stands for nothing."""
-    permit: Permit = bucket.permit_for(bucket.cost, waited) if bucket.cost else Permit.of(bucket.name, 0.0)
-    return permit
 
 
 def _shortest(limiters: Sequence[Any]) -> float:

@@ -73,6 +73,13 @@ class TestWhereAllHaveIt:
         await call(settled.settle, 2)
         assert await tokens_left(tokens) == 8
 
+    async def test_one_that_cost_nothing_can_be_settled_as_well(self, several: Kind) -> None:
+        tokens = several.bucket(capacity=10)
+        permit = await call(all_of((tokens, 0), several.semaphore()).acquire)
+        (unknown,) = [each for each in permit.permits if each.name == tokens.name]
+        await call(unknown.settle, 3)
+        assert await tokens_left(tokens) == 7
+
     async def test_a_decorated_function_starts_when_all_let_it(self, several: Kind) -> None:
         bucket, semaphore = several.bucket(), several.semaphore(capacity=1)
         limits = all_of(bucket, semaphore)
