@@ -58,9 +58,9 @@ class AllOfPermit(Permit):
         self.visit = visit
 
     def void(self) -> bool:
-        """Nothing comes of any of them."""
-        for permit in self.permits:
-            permit.void()
+        """Nothing comes of any of them; those that were settled were used, and keep their tokens."""
+        settled = [(permit.cost, not permit.void()) for permit in self.permits]
+        self.visit.keep([is_settled for cost, is_settled in settled if cost])
         return True
 
     @property

@@ -108,6 +108,10 @@ class Visit:
         which = decision.which
         return bucket.Decision(bucket.Verdict.BOOKED, decision.wait, self.turns[which], decision.changed[which])
 
+    def keep(self, settled: Iterable[bool]) -> None:
+        """Give back no tokens of the limits that were settled, in the order of `limiters`."""
+        self.turns = [0.0 if is_settled else turn for turn, is_settled in zip(self.turns, settled, strict=False)]
+
     def gift(self, *, used: bool) -> Request | None:
         """What gives back all that it has: its slots and, where it did not use them, its tokens or turns."""
         asks = [self._gift(index, limiter, used=used) for index, limiter in enumerate(self.limiters)]

@@ -310,6 +310,17 @@ class TestReservations:
         assert await slots_left(at_once) == 1
         assert await tokens_left(tokens) == 5
 
+    @pytest.mark.parametrize("actual", [1, 9])
+    async def test_keep_the_tokens_that_were_settled_when_they_are_cancelled(self, several: Kind, actual: int) -> None:
+        free, tokens, other = several.bucket(), several.bucket(capacity=10), several.bucket()
+        at_once = several.semaphore(capacity=1)
+        reservation = await call(all_of((free, 0), (tokens, 4), (other, 2), at_once).reserve)
+        (settled,) = [each for each in reservation.permit.permits if each.name == tokens.name]
+        await call(settled.settle, actual)
+        await call(reservation.cancel)
+        assert [await tokens_left(bucket) for bucket in (tokens, other)] == [10 - actual, 5]
+        assert await slots_left(at_once) == 1
+
     async def test_are_refused_where_no_slot_is_free(self, several: Kind) -> None:
         at_once, tokens = several.semaphore(capacity=1), several.bucket()
         await call(at_once.acquire)
