@@ -22,6 +22,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+HELD = 24
 QUORUM = {"task_default_queue_type": "quorum", "task_default_exchange": "quorum", "task_default_exchange_type": "topic"}
 
 
@@ -85,6 +86,33 @@ def test_a_job_that_is_lost_on_its_way_back_to_the_queue_is_sent_again(
         assert not network.loses
         farm.start(queue="lossy", concurrency=1)
         farm.wait_for("start", label, count=6)
+        farm.stop()
+
+
+def test_jobs_that_wait_keep_no_others_out_after_a_connection_was_lost(
+    make_farm: Callable[..., Farm], broker: RabbitMQ, label: str
+) -> None:
+    """A worker that was cut off while a job ran fetches less for a time, and then Celery sets what it may fetch."""
+    with Proxy(broker.port) as network:
+        farm = make_farm(broker_url=broker.url.replace(str(broker.port), str(network.port)), task_default_queue="cut")
+        worker = farm.start(queue="cut", concurrency=2)
+        farm.app.conf.broker_url = broker.url
+        farm.send("unlimited", f"{label} long", 5.0)
+        farm.wait_for("unlimited", f"{label} long")
+        network.cuts = True
+        farm.app.control.broadcast("ping")
+        worker.wait_until_it_says("Temporarily reducing")
+        network.cuts = False
+        worker.wait_until_it_says("Connected to", 2)
+        for _ in range(2):
+            SyncTokenBucket.from_rate("2/s", name=label, capacity=1, connection=farm.limits.url).reserve()
+        for number in range(HELD):
+            farm.send("work", [label, "2/s", 1], f"{label} {number}")
+        worker.wait_until_it_says("has been restored")
+        farm.send("unlimited", label)
+        farm.wait_for("unlimited", label, count=2)
+        assert len(farm.journal("start", label)) < HELD / 2
+        farm.wait_for("start", label, count=HELD)
         farm.stop()
 
 
