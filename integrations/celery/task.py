@@ -17,6 +17,7 @@ from kombu.utils.imports import symbol_by_name
 from steindamm.integrations.bodies import Closing, away, put_off, reading
 from steindamm.integrations.bookings import HEADER, Booking
 from steindamm.integrations.celery.handing_back import copied_headers, hand_back, longest_hop
+from steindamm.integrations.celery.monitoring import rank_throttled
 from steindamm.integrations.celery.not_now import NotNow
 from steindamm.integrations.celery.passing import Passing
 from steindamm.integrations.decisions import Defer, Fail, again, decide, permit_of, release
@@ -32,6 +33,8 @@ PATIENT = {"max_retries": 60, "interval_start": 0, "interval_step": 0.2, "interv
 WAITING_ROOM = "steindamm.integrations.celery.waiting_room:WaitingRoom"
 CELERYS_OWN = "celery."
 """How the names of Celery's own tasks begin, which are never limited."""
+
+rank_throttled()
 
 
 class RateLimitedTask(Task):
