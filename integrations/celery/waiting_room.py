@@ -26,7 +26,7 @@ from steindamm.integrations.celery.handing_back import LEAST_DELAY, longest_hop
 from steindamm.integrations.celery.loop_asking import LoopAskers
 from steindamm.integrations.celery.process_slots import count_slots_of_processes
 from steindamm.integrations.celery.refetching import restore_beside
-from steindamm.integrations.celery.thread_slots import give_slots_to_threads
+from steindamm.integrations.celery.thread_slots import ThreadSlots
 from steindamm.integrations.celery.waker import Waker
 from steindamm.integrations.decisions import UNAVAILABLE_WAIT
 
@@ -82,7 +82,7 @@ class WaitingRoom(bootsteps.StartStopStep):
         self.askers = Askers(self.waker)
         self.loop_askers = LoopAskers(self.askers, self.waker, consumer.timer)
         self.gate = Gate(self)
-        give_slots_to_threads(consumer, self.waker)
+        self._thread_slots = ThreadSlots(consumer, self.waker)
         restore_beside(consumer, lambda: sum(held.fetches for held in tuple(self._held.values())))
         signals.worker_shutdown.connect(self._make_last_calls)
         self._rooms[consumer.app] = self
@@ -99,6 +99,7 @@ class WaitingRoom(bootsteps.StartStopStep):
         delay, for it would keep others out.
         """
         count_slots_of_processes(consumer, lambda: len(self._launching))
+        self._thread_slots.count()
         if fetches_no_more(consumer):
             self._longest_stay = LEAST_DELAY
             logger.warning("%s", NO_MORE)

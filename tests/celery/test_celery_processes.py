@@ -1,4 +1,4 @@
-"""Pool processes that come and go: no job passes the gate before there is a process for it."""
+"""Processes that come and go, and connections: no job passes the gate before there is a process or thread for it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ PROCESSES = 2
 
 @pytest.fixture(scope="module")
 def changing(make_farm: Callable[..., Farm]) -> Iterator[Farm]:
-    """A worker whose processes run one job each, one that is told to have more of them, and one that is cut off."""
+    """A worker whose processes run one job each, one that is told to have more of them, and two that are cut off."""
     farm = make_farm()
     farm.start("--max-tasks-per-child", "1", queue="recycled", concurrency=PROCESSES, ready=False)
     farm.start(queue="growing", concurrency=PROCESSES, ready=False)
-    farm.start(queue="cut off", concurrency=PROCESSES, ready=False)
+    for pool in ("prefork", "threads"):
+        farm.start("-P", pool, queue=f"cut off {pool}", concurrency=PROCESSES, ready=False)
     farm.wait_until_ready()
     yield farm
     assert all(worker.is_alive for worker in farm.workers)
@@ -63,14 +64,18 @@ def test_a_new_process_lets_one_more_job_start(changing: Farm, label: str) -> No
     changing.wait_for("end", label, count=PROCESSES + 2)
 
 
-def test_a_connection_that_is_lost_frees_no_slot_of_a_job_that_runs_on(changing: Farm, label: str) -> None:
-    limit, worker = [label, 10, 60.0], changing.workers[2]
+@pytest.mark.parametrize(("pool", "number_of_worker"), [("prefork", 2), ("threads", 3)])
+def test_a_connection_that_is_lost_frees_no_slot_of_a_job_that_runs_on(
+    changing: Farm, label: str, pool: str, number_of_worker: int
+) -> None:
+    limit, worker, queue = [label, 10, 60.0], changing.workers[number_of_worker], f"cut off {pool}"
+    connections = worker.says("Connected to")
     for number in range(PROCESSES):
-        changing.send("work", limit, f"{label} {number}", "sleep", 2.5, queue="cut off")
+        changing.send("work", limit, f"{label} {number}", "sleep", 2.5, queue=queue)
     changing.wait_for("start", label, count=PROCESSES)
     cut_off_workers(changing)
-    worker.wait_until_it_says("Connected to", 2)
-    changing.send("work", limit, f"{label} more", queue="cut off")
+    worker.wait_until_it_says("Connected to", connections + 1)
+    changing.send("work", limit, f"{label} more", queue=queue)
     worker.wait_until_it_says("received", PROCESSES + 1)
     assert held(changing, limit) <= PROCESSES
     changing.wait_for("end", label, count=PROCESSES + 1)
