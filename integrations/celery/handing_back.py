@@ -65,7 +65,8 @@ def hand_back(
         if context.get(shown):
             options[shown] = context.get(shown)
     signature = task.signature_from_request(context, args, kwargs, countdown=countdown, **options)
-    sending = {"ignore_result": task.ignore_result, **task._get_exec_options(), **signature.options}
+    told = {"ignore_result": vars(context).get("ignore_result", task.ignore_result)}
+    sending = {**task._get_exec_options(), **told, **signature.options}
     with confirmed_producer(task.app) as producer:
         sending |= {"task_type": task, "add_to_parent": False, "producer": producer}
         task.app.send_task(task.name, signature.args, signature.kwargs, **sending)

@@ -49,3 +49,11 @@ def test_a_job_that_has_no_way_back_fails(hops: Farm, far: list[Any]) -> None:
     """The broker is there, so there is no use in trying for ever."""
     with pytest.raises(LookupError, match="no such way"):
         hops.send("work", far, "no way back").get(timeout=PATIENCE)
+
+
+def test_a_result_that_the_caller_asked_to_ignore_is_not_stored(hops: Farm, far: list[Any], label: str) -> None:
+    deliveries = hops.deliveries("work")
+    ignored = hops.send("work", far, label, ignore_result=True)
+    hops.workers[0].wait_until_it_says(f"[{ignored.id}] succeeded")
+    assert hops.deliveries("work") > deliveries + 1
+    assert hops.app.AsyncResult(ignored.id).state == "PENDING"
