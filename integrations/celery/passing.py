@@ -113,7 +113,7 @@ def is_local(limiter: Any) -> bool:
 def _part(limiter: Any, number: float, waited: float) -> Permit:
     if not isinstance(limiter, TokenBucket):
         return _slot(limiter, number, waited)
-    if is_local(limiter) or not number:
+    if is_local(limiter):
         return DistantPermit.of(limiter.name, number, waited)
     return limiter.permit_for(number, waited)
 

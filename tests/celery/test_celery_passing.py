@@ -35,6 +35,15 @@ def test_a_bucket_s_permit_is_settled_where_it_arrives(bucket: SyncTokenBucket) 
     assert bucket.state().tokens == pytest.approx(100, abs=1)
 
 
+@pytest.mark.parametrize("several", [False, True], ids=["one limit", "several"])
+def test_what_cost_nothing_is_settled_as_well(bucket: SyncTokenBucket, several: bool) -> None:
+    limiter = all_of(bucket(0)) if several else bucket(0)
+    permit = travelled(limiter.acquire(), limiter)
+    (of_bucket,) = permit.permits if several else (permit,)
+    of_bucket.settle(100)
+    assert bucket.state().tokens == pytest.approx(900, abs=1)
+
+
 def test_of_several_limits_each_has_its_own(bucket: SyncTokenBucket, valkey: Server) -> None:
     slots = SyncSemaphore(f"{bucket.name} slots", connection=valkey.url)
     both = all_of(slots, (bucket, 500))
