@@ -92,7 +92,7 @@ def _parts(limiter: Any) -> Iterator[TokenBucket | Semaphore]:
 
 def _with_cost(limiter: Any, cost: Any) -> TokenBucket:
     if isinstance(limiter, (SyncTokenBucket, AsyncTokenBucket)):
-        if callable(cost):
+        if cost is None or callable(cost):
             raise wrong_kind("cost", "a number", cost)
         return cast("TokenBucket", limiter(cost))
     if isinstance(limiter, (Semaphore, AllOf)):

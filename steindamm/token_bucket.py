@@ -146,18 +146,23 @@ class TokenBucket(Changing):
         return f"{type(self).__name__}(name={self.name!r}, cost={self._cost:g})"
 
     @overload
-    def __call__(self, cost: float, /) -> Self: ...
+    def __call__(self, tokens_to_consume: float | None = None) -> Self: ...
 
     @overload
     def __call__(self, function: Callable[P, R], /) -> Callable[P, R]: ...
 
-    def __call__(self, what: Any, /) -> Any:
-        """``limiter(5)``: the same limiter with a cost of 5. ``@limiter``: a function that starts when it may."""
-        if callable(what):
-            return self._decorated(what)
+    def __call__(self, tokens_to_consume: Any = None) -> Any:
+        """``limiter(5)``: the same limiter with a cost of 5. ``@limiter``: a function that starts when it may.
+
+        Without a cost, or with None, it is the limiter as it is.
+        """
+        if tokens_to_consume is None:
+            return self
+        if callable(tokens_to_consume):
+            return self._decorated(tokens_to_consume)
         costly = object.__new__(type(self))
         vars(costly).update(vars(self))
-        costly._set_cost(self.settings.checked_cost("cost", what))
+        costly._set_cost(self.settings.checked_cost("cost", tokens_to_consume))
         return costly
 
     def _decorated(self, function: Callable[..., Any]) -> Callable[..., Any]:

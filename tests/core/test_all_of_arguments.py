@@ -56,6 +56,11 @@ def test_a_cost_that_can_never_be_paid(cost: float) -> None:
         all_of((SyncTokenBucket("api"), cost))
 
 
+def test_a_cost_that_is_none() -> None:
+    with pytest.raises(TypeError, match="cost must be a number"):
+        all_of((SyncTokenBucket("api"), None))
+
+
 def test_a_cost_that_is_a_function() -> None:
     with pytest.raises(TypeError, match="cost must be a number"):
         all_of((SyncTokenBucket("api"), lambda: 5))

@@ -177,6 +177,14 @@ async def test_a_limiter_with_a_cost_is_another_object_on_the_same_bucket(bucket
     assert await drained(bucket) == 2
 
 
+async def test_a_cost_may_be_named_or_left_out(buckets: Kind) -> None:
+    bucket = buckets(capacity=10, refill_frequency=HOUR, tokens_to_consume=2)
+    limiters = bucket(tokens_to_consume=5), bucket(tokens_to_consume=None), bucket(None), bucket()
+    permits = [await enter(limiter) for limiter in limiters[:3]]
+    assert [permit.cost for permit in permits] == [5, 2, 2]
+    assert limiters[3].cost == 2
+
+
 async def test_fractions_of_a_token_count_as_such(buckets: Kind) -> None:
     bucket = buckets(capacity=1, refill_frequency=HOUR, tokens_to_consume=0.25)
     assert await drained(bucket) == 4
