@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from steindamm.answers import Answer
 from steindamm.async_stand_ins import AsyncReplaceableSemaphore
@@ -57,11 +58,15 @@ class AsyncSemaphore(AsyncChanging, Semaphore):
 
     _who = staticmethod(this_task)
 
-    def __new__(cls, *_: Any, connection: Any = None, **__: Any) -> Self:
-        """Choose the class by the connection."""
-        if cls is AsyncSemaphore:
-            cls = AsyncLocalSemaphore if connection is None else AsyncRedisSemaphore  # type: ignore[assignment]
-        return super().__new__(cls)
+    if not TYPE_CHECKING:  # they, editors and help() read the parameters of __init__
+
+        def __new__(cls, *_: Any, connection: Any = None, **__: Any) -> Self:
+            """Choose the class by the connection."""
+            if cls is AsyncSemaphore:
+                cls = AsyncLocalSemaphore if connection is None else AsyncRedisSemaphore
+            return super().__new__(cls)
+
+        __new__.__signature__ = inspect.signature(Semaphore.__init__)
 
     def _stand_in_kind(self) -> type[AsyncLocalSemaphore]:
         return AsyncLocalSemaphore

@@ -24,6 +24,7 @@ from steindamm import (
     NoTokensAvailableError,
     SyncLocalTokenBucket,
     SyncRedisTokenBucket,
+    SyncSemaphore,
     SyncTokenBucket,
     all_of,
 )
@@ -84,6 +85,13 @@ def test_the_defaults_are_those_that_its_users_know() -> None:
     assert (settings.capacity, settings.refill_frequency, settings.refill_amount) == (5, 1, 1)
     assert (settings.initial_tokens, settings.max_sleep, settings.expiry) == (5, 30, 60)
     assert settings.tokens_to_consume == 1
+
+
+@pytest.mark.parametrize("kind", [SyncTokenBucket, AsyncTokenBucket, SyncSemaphore, AsyncSemaphore])
+def test_editors_and_help_find_its_parameters(kind) -> None:
+    _, *parameters = inspect.signature(kind.__init__).parameters.values()
+    assert list(inspect.signature(kind).parameters.values()) == parameters
+    assert {"name", "capacity", "max_sleep", "expiry", "connection"} <= {parameter.name for parameter in parameters}
 
 
 def test_it_tells_its_name_and_cost(buckets: Kind) -> None:
