@@ -86,7 +86,7 @@ class SyncReplaceable(Replaceable):
         except LimiterUnavailableError as error:
             self._note(error)
             return self._do_without(instead)
-        if outage is not None:
+        if outage is not None and not getattr(given, "without_backend", False):
             outage.answered()
         return given
 
@@ -234,6 +234,7 @@ class SyncReplaceableSemaphore(SyncReplaceable):
 
     def _hand(self, ticket: Ticket) -> None:
         """Its place in line has lapsed, for Redis does not answer: it gets a slot of the other one."""
+        self._note(LimiterUnavailableError(self.name))
         self._used_without()
         self._backend.forget_place(ticket)
         if self.on_unavailable == ALLOW:

@@ -141,6 +141,25 @@ class TestAllow:
             assert permit.without_backend
         await call(semaphore.release, holding)
 
+    async def test_is_told_where_only_those_in_line_meet_it(
+        self, mortals: Limiters, server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Also the second time, when outages are known, and not as if a slot that nobody gave were an answer."""
+        monkeypatch.setattr(terms, "PRESENCE", 0.6)
+        semaphore = mortals.semaphore("allow", capacity=1, max_sleep=0)
+        for _ in range(2):
+            holding = await call(semaphore.acquire)
+            waiting = asyncio.create_task(call(semaphore.acquire))
+            await until(lambda: server.admin.zcard(keys_of(semaphore.name)[4]) == 1)
+            caplog.clear()
+            server.kill()
+            assert (await asyncio.wait_for(waiting, 20)).without_backend
+            assert [record.message for record in caplog.records if "backend is" in record.message] == [
+                f"limiter {semaphore.name!r}: its backend is unavailable (no answer); all is let through for now"
+            ]
+            await back(server, semaphore)
+            await call(semaphore.release, holding)
+
     async def test_is_told_once_however_many_limiters_there_are(
         self, mortals: Limiters, server: Server, caplog: pytest.LogCaptureFixture
     ) -> None:
