@@ -134,7 +134,10 @@ class Throttled(SteindammError):  # noqa: N818 - what the server did, not what w
         super().__init__(retry_after)
 
     def __str__(self) -> str:
-        return "the server said: not now" + ("" if self.retry_after is None else f", in {self.retry_after:g} s")
+        told: Any = self.retry_after
+        if told is None:
+            return "the server said: not now"
+        return f"the server said: not now, in {f'{told:g}' if isinstance(told, (int, float)) else f'{told!r:.40}'} s"
 
 
 class LimiterUnavailableError(SteindammError):

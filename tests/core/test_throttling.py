@@ -87,6 +87,12 @@ def test_what_is_no_error_class_is_refused_when_the_task_is_declared(wrong: obje
         ThrottleOn.of(wrong)
 
 
+@pytest.mark.parametrize(("told", "shown"), [(None, ""), (2.5, ", in 2.5 s"), ("30", ", in '30' s"), ([], ", in [] s")])
+def test_throttled_can_be_shown_whatever_it_was_given(told: object, shown: str) -> None:
+    """A header as it came, say."""
+    assert str(Throttled(told)) == f"the server said: not now{shown}"
+
+
 def test_throttled_survives_pickling() -> None:
     again = pickle.loads(pickle.dumps(Throttled(2.5, limiter=SyncTokenBucket("the API's"))))
     assert (again.retry_after, again.limiter) == (2.5, "the API's")
