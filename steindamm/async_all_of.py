@@ -104,6 +104,9 @@ class AsyncAllOf(AllOf):
     async def release(self, permit: Permit) -> None:
         """Give the slots back. Tokens that were used do not come back. A second call changes nothing.
 
+        Parameters:
+            permit: What `acquire`, `try_acquire` or a reservation gave.
+
         Raises:
             TypeError: This is no permit.
             ValueError: It is of other limits.

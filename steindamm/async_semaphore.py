@@ -126,6 +126,9 @@ class AsyncSemaphore(AsyncChanging, Semaphore):
         A cancellation does not keep the slot. Where Redis does not answer that is logged, and tried again
         until the lease has ended anyway.
 
+        Parameters:
+            permit: What `acquire`, `try_acquire` or a reservation gave.
+
         Raises:
             TypeError: This is no permit.
             ValueError: It is another semaphore's.

@@ -48,8 +48,12 @@ class Rate:
     def parse(cls, text: str | Rate) -> Rate:
         """Read ``"<tokens>/<unit>"`` or ``"<tokens>/<count><unit>"``, as in ``"5/s"``, ``"100/15m"``, ``"1000/day"``.
 
+        Parameters:
+            text: The rate; one that is read already stays as it is.
+
         Raises:
             ValueError: The text is no rate; the message lists the units.
+            TypeError: This is no text.
         """
         if isinstance(text, Rate):
             return text

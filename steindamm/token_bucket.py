@@ -154,7 +154,12 @@ class TokenBucket(Changing):
     def __call__(self, tokens_to_consume: Any = None) -> Any:
         """``limiter(5)``: the same limiter with a cost of 5. ``@limiter``: a function that starts when it may.
 
-        Without a cost, or with None, it is the limiter as it is.
+        Parameters:
+            tokens_to_consume: The cost of one acquire in tokens, or the function; None for the limiter as it is.
+
+        Raises:
+            ValueError: The cost is above the capacity, or below 0.
+            TypeError: This is no number, and no function that can be decorated.
         """
         if tokens_to_consume is None:
             return self
