@@ -97,6 +97,7 @@ local function live_rules()
 
   function rules.end_live(state, clock, now)
     if state.live.capacity >= 0 or not clock.is_even or recalls_for(state.live, now) > 0 then return end
+    if state.live.recalled == math.huge and state.waited > 0 and is_young(state) then return end
     if state.line >= -DUST and state.pace >= -DUST then
       state.grid = state.grid + (now - clock.time)
       state.live = nil

@@ -32,6 +32,11 @@ DUST = 1e-9
 ROUNDING = 1.0
 """Microseconds by which a turn that was told in whole ones may be off."""
 
+YOUNG = 100
+"""Requests that a bucket has decided on, below which its backend may just have lost an older one.
+
+So many are decided on before a process with sleepers has asked and told."""
+
 
 class Verdict(IntEnum):
     """What was decided about a request; the scripts reply with the same numbers."""
@@ -314,10 +319,21 @@ def kept_until(terms: BucketTerms, state: BucketState, used: float) -> float:
     return used + max(kept, clock.real(full - clock.time), clock.slow_for, recalls_for)
 
 
+def is_young(state: BucketState) -> bool:
+    """Whether its backend may just have lost an older state."""
+    return state.granted + state.deferred + state.refused < YOUNG
+
+
 def end_live(state: BucketState, clock: Clock, now: float) -> None:
-    """Go by the backend's clock again as soon as nothing is changed any more, and no turn is outstanding."""
+    """Go by the backend's clock again as soon as nothing is changed any more, and no turn is outstanding.
+
+    Where it was opened early, or tokens came back, somebody may sleep although the line has ended. In a young bucket
+    that one's turn would be taken for lost, and replaced by another one.
+    """
     live = state.live
     if live is None or live.is_overridden or not clock.is_even or live.recalls_for(now) > 0:
+        return
+    if live.recalled == ENDLESS and state.waited > 0 and is_young(state):
         return
     if state.line >= -DUST and state.pace >= -DUST:
         state.grid += now - clock.time

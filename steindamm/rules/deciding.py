@@ -27,6 +27,7 @@ from steindamm.rules.bucket import (
     come_back,
     end_live,
     give_back,
+    is_young,
     look,
     refill,
     settle,
@@ -34,11 +35,6 @@ from steindamm.rules.bucket import (
     turn_of,
 )
 from steindamm.rules.live import REMEMBERED, Live
-
-YOUNG = 100
-"""Requests that a bucket has decided on, below which its backend may just have lost an older one.
-
-So many are decided on before a process with sleepers has asked and told."""
 
 
 def decide(terms: BucketTerms, state: BucketState, now: float, request: Request) -> Decision:
@@ -84,11 +80,6 @@ def _decide_in_bucket_time(
         state.waited += real - wait
     end_live(state, clock, now)
     return Decision(verdict, real, turn, live.changed)
-
-
-def is_young(state: BucketState) -> bool:
-    """Whether its backend may just have lost an older state."""
-    return state.granted + state.deferred + state.refused < YOUNG
 
 
 def recall(terms: BucketTerms, state: BucketState, now: float, told: float) -> None:

@@ -270,6 +270,17 @@ async def test_one_who_sleeps_is_told_when_it_opens_early(buckets: Kind) -> None
     assert (await asyncio.wait_for(sleeper, 10)).waited < 10
 
 
+async def test_all_who_sleep_have_the_tokens_that_they_took_when_it_opens_early(buckets: Kind) -> None:
+    bucket = buckets(capacity=5, refill_frequency=600, max_sleep=0)
+    await call(bucket.close_for, 3_600)
+    sleepers = [asyncio.create_task(call(bucket.acquire)) for _ in range(4)]
+    await asyncio.sleep(0.2)
+    await call(bucket.reopen)
+    await asyncio.wait_for(asyncio.gather(*sleepers), 10)
+    state = await call(bucket.state)
+    assert (state.counters.granted, round(state.tokens)) == (4, 1)
+
+
 async def test_it_can_be_closed_until_a_moment(buckets: Kind) -> None:
     bucket = buckets(max_sleep=5)
     await call(bucket.close_until, datetime.now(UTC) + timedelta(seconds=100))

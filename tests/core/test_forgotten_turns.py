@@ -12,8 +12,7 @@ from support.bucket_and_clock import US, Bucket
 from support.buckets import Kind, call
 from support.semaphores import until
 
-from steindamm.rules.bucket import Request, Verdict, What, kept_until
-from steindamm.rules.deciding import YOUNG
+from steindamm.rules.bucket import YOUNG, Request, Verdict, What, kept_until
 from steindamm.rules.live import REMEMBERED
 from steindamm.sleepers import AHEAD, OVERSLEPT
 from steindamm.turns import FRESH
@@ -81,6 +80,29 @@ def test_turns_are_not_lost_where_nothing_was() -> None:
     assert [seen(bucket, turn) for turn in turns] == turns
     bucket.close(7)
     assert [seen(bucket, turn) for turn in turns] == [turn + 7 for turn in turns]
+
+
+def test_turns_of_a_closed_bucket_stand_when_it_opens_early_however_few_have_asked() -> None:
+    bucket = Bucket(capacity=5, step=600 * US, now=1e12)
+    bucket.close(30)
+    known = bucket.now
+    turns = [bucket.take().wait / US for _ in range(3)]
+    bucket.now += US
+    bucket.reopen()
+    assert [seen(bucket, turn, known) for turn in turns] == [0, 0, 0]
+    assert bucket.drained() == 2
+
+
+def test_turns_stand_when_tokens_come_back_to_a_bucket_that_was_closed() -> None:
+    bucket = Bucket(capacity=5, now=1e12)
+    assert bucket.drained() == 5
+    bucket.close(2)
+    known = bucket.now
+    turns = [bucket.take().wait / US for _ in range(3)]
+    bucket.now += 2 * US
+    bucket.settle(-4)
+    assert [seen(bucket, turn, known) for turn in turns] == [0, 0, 0]
+    assert bucket.drained() == 1
 
 
 def test_turns_of_a_bucket_that_was_closed_are_lost_with_its_closing() -> None:
