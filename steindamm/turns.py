@@ -8,11 +8,13 @@ has passed takes it.
 A bucket may be closed, or its rate may change, while they sleep, and turns move; or its backend may lose its memory,
 and turns with it. Each answer of the bucket tells when its clock was last set: where it was set anew, they look how
 far their turns are, and are given others for those that are lost. One who is about to start in a process that has not
-heard of the bucket for a while looks as well.
+heard of the bucket for a while looks as well. A bucket that is closed may be opened early by another process: while
+it goes by a clock of its own, one of all who sleep here looks now and then.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from bisect import insort
 from collections import defaultdict
@@ -29,6 +31,8 @@ from steindamm.sleepers import AHEAD, AsyncSleeper, Sleeper, SyncSleeper
 
 FRESH = 0.25
 """Seconds for which it counts that nothing has changed."""
+NEWS = 1.0
+"""Seconds without news after which one of those who sleep at a bucket that is closed, slowed or overridden looks."""
 
 
 class Turns:
@@ -47,6 +51,7 @@ class Turns:
     def __init__(self, heard_at: float = 0.0) -> None:
         self.heard_at = heard_at
         self.changed = 0.0
+        self._looked_at = 0.0
         self._forget()
         self._all.add(self)
 
@@ -83,7 +88,18 @@ class Turns:
         if sleeper.changed != self.changed:
             return 0.0
         ahead = AHEAD if sleeper.due - AHEAD > self.heard_at + FRESH else 0.0
-        return sleeper.due - ahead - monotonic()
+        return min(sleeper.due - ahead - monotonic(), self.news_in())
+
+    def news_in(self) -> float:
+        """Seconds until somebody has to look for news; 0 for the one who is to do it now."""
+        if not self.changed:
+            return math.inf
+        now = monotonic()
+        left = max(self.heard_at, self._looked_at) + NEWS - now
+        if left > 0:
+            return left
+        self._looked_at = now
+        return 0.0
 
     def is_unsure_of(self, sleeper: Sleeper) -> bool:
         """Whether its turn may have moved since it was told."""

@@ -145,6 +145,10 @@ class Booked(Sleeper):
         """The request that gives its turn back."""
         return bucket.Request(bucket.What.GIVE_BOOKING_BACK, self.cost, turn=self.turn)
 
+    def left_among(self, turns: Turns) -> float:
+        """Seconds that it may sleep on."""
+        return min(self.due - monotonic(), turns.news_in()) if self.changed == turns.changed else 0.0
+
 
 class SyncBooked(Booked, SyncSleeper):
     """A thread."""
@@ -152,8 +156,8 @@ class SyncBooked(Booked, SyncSleeper):
     __slots__ = ()
 
     def sleep_among(self, turns: Turns) -> None:
-        """Until the turn, or until the bucket's clock is set anew: then it is worth asking again."""
-        while (left := self.due - monotonic()) > 0 and self.changed == turns.changed:
+        """Until the turn, or until it is worth asking again: the bucket's clock was set anew, or may have been."""
+        while (left := self.left_among(turns)) > 0:
             self._wait(left)
 
 
@@ -163,6 +167,6 @@ class AsyncBooked(Booked, AsyncSleeper):
     __slots__ = ()
 
     async def sleep_among(self, turns: Turns) -> None:
-        """Until the turn, or until the bucket's clock is set anew: then it is worth asking again."""
-        while (left := self.due - monotonic()) > 0 and self.changed == turns.changed:
+        """Until the turn, or until it is worth asking again: the bucket's clock was set anew, or may have been."""
+        while (left := self.left_among(turns)) > 0:
             await self._wait(left)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,7 +12,7 @@ from support.bucket_and_clock import HOUR, US, Bucket
 from support.buckets import Kind, call
 from support.summer_time import SummerTime
 
-from steindamm import MaxSleepExceededError, NoTokensAvailableError
+from steindamm import MaxSleepExceededError, NoTokensAvailableError, all_of
 from steindamm.rules.bucket import Verdict, kept_until
 
 # The rule, at times that the test sets
@@ -268,6 +269,18 @@ async def test_one_who_sleeps_is_told_when_it_opens_early(buckets: Kind) -> None
     await asyncio.sleep(0.1)
     await call(bucket.reopen)
     assert (await asyncio.wait_for(sleeper, 10)).waited < 10
+
+
+async def test_those_who_sleep_in_another_process_are_told_as_well(redis_buckets: Kind) -> None:
+    """Threads and tasks hear of a bucket as two processes do."""
+    bucket = redis_buckets(refill_frequency=0.1, max_sleep=0)
+    elsewhere = replace(redis_buckets, asynchronous=not redis_buckets.asynchronous)(bucket.name, refill_frequency=0.1)
+    await call(bucket.close_for, 3_600)
+    limits = [bucket, bucket, all_of(bucket, redis_buckets(max_sleep=0))]
+    sleepers = [asyncio.create_task(call(limit.acquire)) for limit in limits]
+    await asyncio.sleep(0.2)
+    await call(elsewhere.reopen)
+    await asyncio.wait_for(asyncio.gather(*sleepers), 10)
 
 
 async def test_all_who_sleep_have_the_tokens_that_they_took_when_it_opens_early(buckets: Kind) -> None:
