@@ -103,7 +103,10 @@ local terms = {}
 terms.capacity, terms.amount, terms.step, terms.initial, terms.anchor, terms.keep = struct.unpack('<dddddd', ARGV[1])
 local now = now_us()
 local state = load_bucket(redis.call('GET', KEYS[1]), terms, now)
-state.live = state.live or rules.new(now)
+if not state.live then
+  state.live = rules.new(now)
+  if not is_young(state) then state.live.born = 0 end
+end
 changes[ARGV[2]](terms, state, state.live, now, struct.unpack('<' .. string.rep('d', #ARGV[3] / 8), ARGV[3]))
 rules.end_live(state, rules.clock(state.live, now), now)
 save_bucket(KEYS[1], terms, state, now)

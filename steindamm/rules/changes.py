@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-from steindamm.rules.bucket import BucketState, BucketTerms, at, end_live, grid_start, refill
+from steindamm.rules.bucket import BucketState, BucketTerms, at, end_live, grid_start, is_young, refill
 from steindamm.rules.live import UNSET, Clock, Live
 
 
@@ -60,6 +60,7 @@ def change(terms: BucketTerms, state: BucketState, now: float, wanted: Change) -
     kind, numbers, note = wanted
     if state.live is None:
         state.live = Live(now)
+        state.live.born = now if is_young(state) else 0.0
     if kind is Kind.OVERRIDE:
         _override(terms, state, state.live, now, numbers, note)
     elif kind is Kind.REOPEN:

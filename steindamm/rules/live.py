@@ -42,7 +42,7 @@ class Live:
         capacity, amount, step, anchor: Overriding terms, the step in bucket time; below 0 where there are none.
         set_at: When they were set.
         line, pace, grid: What a bucket on the calendar had when it was closed.
-        born: When anything was changed first.
+        born: When anything was changed first; 0 where the bucket is known to be older than any turn that is told of.
         recalled: The last turn that was put back into the line after the backend had lost its memory, in bucket time;
             infinite where it has not.
         note: Who set the overriding terms, and to what, for people.

@@ -105,6 +105,20 @@ def test_turns_stand_when_tokens_come_back_to_a_bucket_that_was_closed() -> None
     assert bucket.drained() == 1
 
 
+def test_turns_of_a_closed_bucket_stand_when_it_opens_early_and_is_closed_again() -> None:
+    bucket = Bucket(capacity=2 * YOUNG, step=600 * US, now=1e12)
+    for _ in range(YOUNG):
+        bucket.take()
+    bucket.close(30)
+    known = bucket.now
+    turns = [bucket.take().wait / US for _ in range(3)]
+    bucket.now += US
+    bucket.reopen()
+    bucket.close(7)
+    assert [seen(bucket, turn, known) for turn in turns] == [7, 7, 7]
+    assert bucket.take(YOUNG - 3).wait == 7 * US
+
+
 def test_turns_of_a_bucket_that_was_closed_are_lost_with_its_closing() -> None:
     """They are told in its own time, which the server's has long passed."""
     bucket = Bucket(capacity=2, now=1e12)
