@@ -10,10 +10,10 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import Any, NamedTuple
 
 from steindamm.answers import Answer
+from steindamm.clock import monotonic
 from steindamm.errors import (
     LimiterUnavailableError,
     MaxSleepExceededError,

@@ -12,9 +12,9 @@ import logging
 from collections import defaultdict
 from collections.abc import Hashable
 from threading import Lock
-from time import monotonic
 from typing import Any
 
+from steindamm.clock import monotonic
 from steindamm.errors import LimiterUnavailableError, wrong_kind
 from steindamm.forks import begin_anew_in_child
 

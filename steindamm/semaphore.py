@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable
-from time import monotonic
 from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 
 from steindamm.answers import Answer
 from steindamm.changing import Changing, signed
 from steindamm.checks import checked_slots
+from steindamm.clock import monotonic
 from steindamm.entered import Blocks
 from steindamm.errors import MaxSleepExceededError, wrong_kind
 from steindamm.outages import RAISE, checked_on_unavailable

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from steindamm.bell import Bell
+from steindamm.clock import monotonic
 from steindamm.rules.bucket import ENDLESS, Decision, Request, Verdict, What
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import socket
 from collections.abc import Callable
 from functools import partial
 from itertools import count
-from time import monotonic
 
 from steindamm.checks import printable
+from steindamm.clock import monotonic
 from steindamm.permits import SlotPermit
 
 logger = logging.getLogger("steindamm")

@@ -21,10 +21,10 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from threading import RLock
-from time import monotonic
 from typing import ClassVar
 from weakref import WeakSet
 
+from steindamm.clock import monotonic
 from steindamm.errors import SteindammError
 from steindamm.rules.bucket import Decision, Request, Verdict, What
 from steindamm.sleepers import AHEAD, AsyncSleeper, Sleeper, SyncSleeper

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from time import monotonic
 from typing import Any
 
 from steindamm.checks import LONGEST_TIME
+from steindamm.clock import monotonic
 from steindamm.rules import bucket
 from steindamm.rules.all_of import Ask, Decision, Request, Verdict, What
 from steindamm.rules.semaphore import Stay

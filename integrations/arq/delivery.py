@@ -13,6 +13,7 @@ from typing import Any
 
 from steindamm.async_semaphore import waker
 from steindamm.background import in_background, within
+from steindamm.clock import monotonic
 from steindamm.errors import LimiterUnavailableError, MaxSleepExceededError
 from steindamm.integrations.arq.deferral import deferral
 from steindamm.integrations.arq.due import Due, holding
@@ -77,7 +78,7 @@ class Delivery:
         self._entry = Entry(ctx)
         self._terms = terms
         self._stays = not terms.retry_jobs
-        began: float = ctx.get(BEGAN, time.monotonic())
+        began: float = ctx.get(BEGAN, monotonic())
         self._ends_at = began + terms.timeout
         self._answered_by = began + terms.answer_within
 
@@ -152,7 +153,7 @@ class Delivery:
 
         Who is cancelled while it asks a bucket leaves at once; who asks for slots gives them back first.
         """
-        patience = math.inf if self._stays else self._answered_by - time.monotonic()
+        patience = math.inf if self._stays else self._answered_by - monotonic()
         deciding = self._decide(claim, booking, has_place=has_place)
         try:
             if not isinstance(claim.limiter, TokenBucket):
@@ -180,9 +181,9 @@ class Delivery:
         self, claim: Claim, booking: Booking, decision: Decision, patience: float
     ) -> Decision:
         """A job that waits in the worker asks again when its turn comes, which may have moved meanwhile."""
-        give_up = time.monotonic() + patience
+        give_up = monotonic() + patience
         early = 0.0 if isinstance(claim.limiter, AllOf) else LEAD
-        while isinstance(decision, Defer) and decision.answer and time.monotonic() + decision.wait <= give_up:
+        while isinstance(decision, Defer) and decision.answer and monotonic() + decision.wait <= give_up:
             try:
                 await asyncio.sleep(max(0.0, decision.wait - early))
             except asyncio.CancelledError:
@@ -204,7 +205,7 @@ class Delivery:
         return min(patience, self._terms.longest_wait)
 
     def _until_timeout(self) -> float:
-        return max(0.0, self._ends_at - time.monotonic())
+        return max(0.0, self._ends_at - monotonic())
 
     async def _decide_when_handed(self, claim: Claim, booking: Booking, patience: float) -> Decision:
         """Wait to be handed a slot; without one, the job goes away and keeps its place."""

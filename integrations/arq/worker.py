@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ from arq.utils import to_seconds
 from arq.worker import Function, Retry, func
 
 from steindamm.background import ended_in_background
+from steindamm.clock import monotonic
 from steindamm.integrations.arq.decorator import DEFAULT_MAX_SLEEP, body_of, is_context, limited, without_context
 from steindamm.integrations.arq.deferral import is_deferral
 from steindamm.integrations.arq.delivery import Delivery
@@ -185,7 +185,7 @@ def on_job_start(own: Hook | None) -> Hook:
     async def hook(ctx: Context) -> None:
         if own is not None:
             await own(ctx)
-        ctx[BEGAN] = time.monotonic()
+        ctx[BEGAN] = monotonic()
 
     return hook
 

@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread, current_thread
-from time import monotonic
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, finalize
 
+from steindamm.clock import monotonic
 from steindamm.integrations.celery.waker import Waker
 from steindamm.integrations.decisions import Decision, Fail, Unavailable
 from steindamm.integrations.job_limits import Limiter

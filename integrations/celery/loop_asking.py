@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from time import monotonic
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary, finalize
 
 from redis.exceptions import RedisError, ResponseError
 
 from steindamm.backends.redis.kept_connection import is_to_be_renewed, keeps_one, taking_from
+from steindamm.clock import monotonic
 from steindamm.errors import LimiterUnavailableError
 from steindamm.integrations.celery.asking import PATIENCE, Asker, Askers, Question
 from steindamm.integrations.celery.waker import Waker

@@ -18,6 +18,7 @@ from celery.utils.serialization import get_pickleable_exception
 from celery.worker import state
 from celery.worker.request import Request
 
+from steindamm.clock import monotonic
 from steindamm.errors import MaxSleepExceededError
 from steindamm.integrations.bookings import HEADER, Booking
 from steindamm.integrations.celery.handing_back import hand_back
@@ -234,9 +235,9 @@ class GatedRequest(Request):
 
     def _wait_for_death(self) -> None:
         """Nobody kills a process whose job raised the error of a time limit by itself."""
-        give_up = time.monotonic() + DOUBT
+        give_up = monotonic() + DOUBT
         while self._give_back is not None and not has_ended(self.worker_pid):
-            if not self._is_killed and time.monotonic() > give_up:
+            if not self._is_killed and monotonic() > give_up:
                 break
             time.sleep(LOOK)
         self.release()

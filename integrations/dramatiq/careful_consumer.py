@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from time import monotonic
 from typing import Any
 
 import redis
@@ -17,6 +16,7 @@ from dramatiq import Broker, Consumer, MessageProxy
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.errors import ConnectionClosed
 
+from steindamm.clock import monotonic
 from steindamm.integrations.dramatiq.fetched import Fetched
 
 logger = logging.getLogger("steindamm.dramatiq")

@@ -13,6 +13,7 @@ from threading import Event
 from typing import Any
 
 from steindamm.answers import Answer
+from steindamm.clock import monotonic
 from steindamm.errors import LimiterUnavailableError
 from steindamm.integrations.bookings import Booking
 from steindamm.integrations.decisions import Decision, Defer, Start, again
@@ -99,14 +100,14 @@ class Gate:
 
     def _ask_several(self, limit: JobLimit, claim: Claim, booking: Booking, patience: float) -> Decision:
         """Several limits keep nothing for one who sleeps: it asks again when its wait is over."""
-        give_up = time.monotonic() + patience
+        give_up = monotonic() + patience
         while True:
             decision = self._outages.decide(limit, claim, booking, accept=patience)
             if isinstance(decision, Start):
                 return self._slept(claim, booking, decision)
             if not isinstance(decision, Defer) or decision.answer is None:
                 return decision
-            if time.monotonic() + decision.wait > give_up or self._sleep(decision.wait, Event()):
+            if monotonic() + decision.wait > give_up or self._sleep(decision.wait, Event()):
                 is_guess = decision.answer.ticket is not None and booking.deferrals == 0
                 return replace(decision, wait=min(decision.wait, FIRST_LOOK)) if is_guess else decision
             booking = booking._replace(limiter=claim.limiter.name, turn=decision.booking.turn)

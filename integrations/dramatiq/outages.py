@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from threading import Lock, get_ident
-from time import monotonic
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from steindamm.clock import monotonic
 from steindamm.errors import LimiterUnavailableError
 from steindamm.integrations.bookings import Booking
 from steindamm.integrations.decisions import Decision, decide, silence_of, unanswered

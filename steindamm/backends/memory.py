@@ -10,12 +10,12 @@ from contextlib import suppress
 from functools import partial
 from itertools import islice
 from threading import RLock, Timer
-from time import monotonic
 from typing import cast
 from weakref import WeakValueDictionary
 
 from steindamm.backends.states import NO_SLOTS, NOT_KEPT, KeptBucket, KeptBuckets, KeptSemaphores
 from steindamm.backends.terms import MICROSECONDS, bucket_terms, on_clock, semaphore_terms, wall_clock
+from steindamm.clock import monotonic
 from steindamm.rules import bucket, deciding, semaphore
 from steindamm.rules.bucket import take_at_once
 from steindamm.rules.changes import Change, override_of

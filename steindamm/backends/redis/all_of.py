@@ -6,7 +6,6 @@ import asyncio
 import math
 from collections.abc import Iterator, Sequence
 from struct import Struct
-from time import monotonic
 from typing import Any
 
 from steindamm.backends.redis.bucket import TERMS as BUCKET_TERMS
@@ -18,6 +17,7 @@ from steindamm.backends.redis.semaphore import TERMS as SEMAPHORE_TERMS
 from steindamm.backends.redis.sharing import AsyncSharing, SyncSharing
 from steindamm.backends.terms import bucket_terms, semaphore_terms
 from steindamm.background import in_background
+from steindamm.clock import monotonic
 from steindamm.errors import LimiterUnavailableError
 from steindamm.rules.all_of import Decision, Request, Verdict, What, undoing
 from steindamm.rules.semaphore import Place, Standing

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from threading import Lock, Thread
-from time import monotonic, sleep
+from time import sleep
 from typing import TYPE_CHECKING, Any
 
 from steindamm.backends.redis.subscriptions import AsyncSubscription, Message, SyncSubscription
+from steindamm.clock import monotonic
 from steindamm.forks import begin_anew_in_child
 from steindamm.loops import must_end
 from steindamm.tickets import PROCESS, Ticket

@@ -32,6 +32,7 @@ from steindamm.backends.redis.raised import (
 from steindamm.backends.redis.scripts import Script
 from steindamm.backends.redis.waiting_jobs import AsyncNotes, SyncNotes
 from steindamm.backends.redis.watch import AsyncWatch, SyncWatch
+from steindamm.clock import monotonic
 from steindamm.errors import LimiterUnavailableError
 from steindamm.loops import EachLoop
 
@@ -125,12 +126,12 @@ class SyncLink:
 
     def ask(self, name: str, script: Script, keys: Sequence[Key], args: Sequence[Any]) -> Any:
         """Run a script for the limiter `name`, whatever it replies."""
-        give_up = time.monotonic() + POOL_WAIT
+        give_up = monotonic() + POOL_WAIT
         while True:
             try:
                 return self._call(script, keys, args)
             except failures() as error:
-                if not is_pool_empty(error) or time.monotonic() > give_up:
+                if not is_pool_empty(error) or monotonic() > give_up:
                     raise unavailable(name, error) from error
                 time.sleep(POOL_PAUSE)
             except BaseException:
@@ -176,12 +177,12 @@ class AsyncLink:
         if self._ours and self._ending is None:
             self._ending = _closing_with_loop(self.client)
             await anext(self._ending)
-        give_up = time.monotonic() + POOL_WAIT
+        give_up = monotonic() + POOL_WAIT
         while True:
             try:
                 return await self._call(script, keys, args)
             except async_failures() as error:
-                if not (is_pool_empty(error) or was_closed_meanwhile(error)) or time.monotonic() > give_up:
+                if not (is_pool_empty(error) or was_closed_meanwhile(error)) or monotonic() > give_up:
                     raise unavailable(name, error) from error
                 await asyncio.sleep(POOL_PAUSE)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from struct import Struct
-from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from steindamm.backends.redis.connection import checked_connection
@@ -16,6 +15,7 @@ from steindamm.backends.redis.sharing import MOST, AsyncSharing, SyncSharing
 from steindamm.backends.redis.watch import say_lost
 from steindamm.backends.terms import MICROSECONDS, semaphore_terms
 from steindamm.background import in_background
+from steindamm.clock import monotonic
 from steindamm.errors import LimiterUnavailableError
 from steindamm.loops import EachLoop
 from steindamm.rules.changes import Change

@@ -15,11 +15,12 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from threading import Lock, Thread
-from time import monotonic, sleep
+from time import sleep
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from steindamm.backends.redis.scripts import Script, jobs_note_script
 from steindamm.backends.terms import MICROSECONDS
+from steindamm.clock import monotonic
 from steindamm.forks import begin_anew_in_child
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 from logging import DEBUG, ERROR
 from threading import RLock, Thread
-from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
 from steindamm.bell import Bell
+from steindamm.clock import monotonic
 from steindamm.errors import SteindammError
 from steindamm.forks import begin_anew_in_child
 from steindamm.loops import must_end
