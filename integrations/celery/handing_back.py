@@ -10,6 +10,7 @@ from kombu.serialization import registry
 
 from steindamm.integrations.bookings import HEADER, Booking
 from steindamm.integrations.celery.confirming import confirmed_producer
+from steindamm.integrations.celery.kept_headers import KeepingHeaders
 
 VISIBILITY_TIMEOUT = 1_800.0
 """Seconds after which a broker that was told nothing else may deliver an unacknowledged message again: SQS and
@@ -55,7 +56,8 @@ def hand_back(
         publishing: Further options of `Celery.send_task`.
     """
     own_parent = {"parent_id": context.parent_id}  # where a job runs, Celery takes it for the parent of what is sent
-    headers = {**copied_headers(context), HEADER: booking.written(), **own_parent}
+    kept = copied_headers(context)
+    headers = {**kept, HEADER: booking.written(), **own_parent}
     if countdown is not None and countdown < LEAST_DELAY:
         headers["eta"], countdown = (task.app.now() + timedelta(seconds=countdown)).isoformat(), None
     options: dict[str, Any] = {**publishing, "headers": headers}
@@ -68,7 +70,7 @@ def hand_back(
     told = {"ignore_result": vars(context).get("ignore_result", task.ignore_result)}
     sending = {**task._get_exec_options(), **told, **signature.options}
     with confirmed_producer(task.app) as producer:
-        sending |= {"task_type": task, "add_to_parent": False, "producer": producer}
+        sending |= {"task_type": task, "add_to_parent": False, "producer": KeepingHeaders(producer, kept)}
         task.app.send_task(task.name, signature.args, signature.kwargs, **sending)
 
 

@@ -40,6 +40,12 @@ def test_a_task_that_refuses_a_second_job_with_the_same_arguments_lets_the_first
     assert hops.deliveries("only_once") > 2
 
 
+def test_a_job_stays_part_of_its_senders_trace(hops: Farm, far: list[Any], label: str) -> None:
+    """It goes back from the worker's main process, for its turn is far, and from a pool process, for it says so."""
+    assert hops.send("show_trace", far, label, headers={"trace": "of sender"}).get(timeout=PATIENCE) == "of sender"
+    assert hops.deliveries("show_trace") > 2
+
+
 def test_a_job_with_wrong_arguments_fails_at_its_turn(hops: Farm, far: list[Any], label: str) -> None:
     with pytest.raises(TypeError, match="positional arguments"):
         hops.send("work", far, label, "return", 0, "too", "many").get(timeout=PATIENCE)

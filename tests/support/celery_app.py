@@ -12,6 +12,7 @@ from urllib.error import HTTPError
 
 from celery import Celery, Task
 from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
+from celery.signals import before_task_publish
 from celery.worker.request import Request
 
 from steindamm import SyncSemaphore, SyncTokenBucket, Throttled, current_permit
@@ -348,6 +349,20 @@ class OnlyOnce(RateLimitedTask):
         if not journal.set(f"{self.name} {args}", 1, nx=True, ex=600):
             raise LookupError("there is one already")
         return super().apply_async(args, kwargs, **options)
+
+
+@before_task_publish.connect
+def trace(headers: dict[str, Any], **_: Any) -> None:
+    """What traces jobs writes into each of a traced one's messages which trace it is part of: here, a worker's own."""
+    if "trace" in headers:
+        headers["trace"] = f"of worker {os.getpid()}"
+
+
+@app.task(bind=True, base=RateLimitedTask, limiter=limit_of)
+def show_trace(self: Any, limit: Any, label: str) -> str:
+    if journal.incr(f"calls {label}") == 1:
+        raise Throttled(0.1)
+    return str(self.request.headers["trace"])
 
 
 @app.task(bind=True, base=OnlyOnce, limiter=limit_of)
