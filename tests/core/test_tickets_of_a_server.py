@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Iterator
 from time import monotonic
 
@@ -120,19 +121,34 @@ def test_one_that_waits_at_a_semaphore_that_is_closed_asks_when_it_opens(kept: K
 
 
 @pytest.mark.parametrize("renewed", [False, True])
-def test_one_that_waits_is_asked_again_where_its_answer_was_overtaken_by_news(kept: Kept, renewed: bool) -> None:
-    def answered(asked_at: float) -> float:
+async def test_one_that_waits_is_asked_again_where_its_answer_was_overtaken_by_news(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, renewed: bool
+) -> None:
+    asked_again: list[Ticket] = []
+
+    def renew(tickets: list[Ticket]) -> None:
+        asked_again.extend(tickets)
+        for ticket in tickets:
+            ticket.due = math.inf
+
+    def answered(asked_at: float) -> Ticket:
         ticket, place = kept.ticket(), kept.place(Standing.WAITING)
         if renewed:
             kept.backend._stands(ticket, place, asked_at)
         else:
             kept.backend.entered(ticket, place, Stay.LISTENING, asked_at)
-        return ticket.due
+        return ticket
 
+    link = kept.backend.link
+    monkeypatch.setattr(kept.backend, "renew", renew)
+    monkeypatch.setattr(link.hearing, "listen", lambda: None)  # which is news by itself
     before = monotonic()
-    kept.backend.link.watch.hurry()
-    assert answered(before) == 0.0
-    assert answered(monotonic()) > monotonic()
+    link.watch.hurry()
+    after = answered(monotonic())
+    overtaken = answered(before)
+    await until(lambda: overtaken in asked_again)
+    assert after.due > monotonic()
+    assert after not in asked_again
 
 
 def test_only_a_slot_can_come_too_late(kept: Kept) -> None:
