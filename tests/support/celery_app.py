@@ -5,19 +5,18 @@ from __future__ import annotations
 import functools
 import json
 import os
-import signal
 import time
 from typing import Any
 from urllib.error import HTTPError
 
 from celery import Celery, Task
-from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from celery.signals import before_task_publish
 from celery.worker.request import Request
 
 from steindamm import SyncSemaphore, SyncTokenBucket, Throttled, current_permit
 from steindamm.integrations.celery import RateLimitedTask
 from support import refusing_api
+from support.celery_bodies import BusyError, call_once_refused, do, pass_inside
 from support.celery_limits import BROKER, LIMITS, bucket, journal, limit_of, limits, record, semaphore
 from support.standing_still import LEASE, standing_still
 
@@ -40,38 +39,6 @@ def route(name: str, args: Any, kwargs: Any, options: Any, **_: Any) -> None:
 
 
 app.conf.task_routes = (route,)
-
-
-def do(task: Any, label: str, how: str, seconds: float) -> str:
-    """Do what a job is told to do."""
-    record("start", label, task.request.retries, os.getpid())
-    if how == "raise":
-        raise ValueError(label)
-    if how == "feign a time limit":
-        raise TimeLimitExceeded(1)
-    if how == "retry" and task.request.retries == 0:
-        raise task.retry(exc=ValueError("for its own reason"), countdown=0)
-    if how == "be killed":
-        time.sleep(seconds)
-        os.kill(os.getpid(), signal.SIGKILL)
-    if how == "cling":
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        linger(label, how, seconds)
-    except SoftTimeLimitExceeded:
-        record("soft limit", label)
-        raise
-    record("end", label)
-    return label
-
-
-def linger(label: str, how: str, seconds: float) -> None:
-    """Take some time; one that clings shows that it is still there."""
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        time.sleep(min(left, 0.005 if how == "cling" else 0.05))
-        if how == "cling":
-            record("alive", label)
 
 
 @app.task
@@ -227,21 +194,6 @@ def odd_retried(kind: str, cost: Any = 1) -> str:
     return kind
 
 
-class BusyError(Exception):
-    """A server is busy, for so many seconds."""
-
-
-def call_once_refused(task: Any, label: str, error: Exception | None) -> str:
-    """Call a server, which refuses the first call of each job."""
-    record("start", label, task.request.retries)
-    if error is not None and journal.incr(f"calls {label}") == 1:
-        journal.expire(f"calls {label}", 600)
-        record("refused", label)
-        raise error
-    record("end", label)
-    return label
-
-
 BUSY = {BusyError: lambda error: error.args[0]}
 
 
@@ -305,24 +257,6 @@ def adapting_of(name: str, *_: Any) -> SyncTokenBucket:
 def call_over_http(self: Any, name: str, url: str, job: int) -> None:
     refusing_api.call(url, job)
     record("answered", f"{name} {job}", self.request.retries)
-
-
-def pass_inside(task: Any, label: str, name: str, seconds: float) -> str:
-    """Do what is limited by a limiter of one's own, which lets one pass every so many seconds."""
-    request = task.request
-    facts = (
-        request.expires,
-        request.reply_to,
-        request.root_id,
-        request.parent_id,
-        request.timelimit,
-        request.get("tenant"),
-        request.shadow,
-    )
-    record("entered", label, request.retries, *facts, request.delivery_info["priority"])
-    with SyncTokenBucket(name, capacity=1, refill_frequency=seconds, max_sleep=0.01, connection=limits):
-        record("passed", label, task.request.retries)
-    return label
 
 
 @app.task(bind=True, base=RateLimitedTask, max_retries=0)
