@@ -13,7 +13,7 @@ import pytest
 import redis
 import redis.asyncio
 from support.bucket_and_clock import Bucket
-from support.buckets import NUMBERS, THREADS, FakeClock, Kind, call
+from support.buckets import NUMBERS, THREADS, FakeClock, Kind, call, drained
 from support.semaphores import until
 from support.servers import HOST, Cluster, Server
 from support.spread import spread
@@ -25,14 +25,6 @@ from steindamm.settings import BucketSettings
 
 US = 1e6
 HOUR = 3_600.0
-
-
-async def drained(bucket) -> int:
-    """How many start now."""
-    count = 0
-    while await call(bucket.try_acquire):
-        count += 1
-    return count
 
 
 # 1. A bucket of 100 an hour granted 300 in two minutes: its key expired before it was full again.

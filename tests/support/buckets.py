@@ -39,6 +39,14 @@ async def call(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return await asyncio.get_running_loop().run_in_executor(THREADS, lambda: method(*args, **kwargs))
 
 
+async def drained(bucket: Any) -> int:
+    """How many start now."""
+    count = 0
+    while await call(bucket.try_acquire):
+        count += 1
+    return count
+
+
 @dataclass
 class Kind:
     """One kind of token bucket: sync or async, in memory, on Valkey or on the cluster."""
