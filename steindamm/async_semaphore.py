@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 from steindamm.answers import Answer
 from steindamm.async_stand_ins import AsyncReplaceableSemaphore
@@ -58,15 +57,11 @@ class AsyncSemaphore(AsyncChanging, Semaphore):
 
     _who = staticmethod(this_task)
 
-    if not TYPE_CHECKING:  # they, editors and help() read the parameters of __init__
-
-        def __new__(cls, *_: Any, connection: Any = None, **__: Any) -> Self:
-            """Choose the class by the connection."""
-            if cls is AsyncSemaphore:
-                cls = AsyncLocalSemaphore if connection is None else AsyncRedisSemaphore
-            return super().__new__(cls)
-
-        __new__.__signature__ = inspect.signature(Semaphore.__init__)
+    @classmethod
+    def _chosen(cls, connection: Any) -> type[Semaphore]:
+        if cls is not AsyncSemaphore:
+            return cls
+        return AsyncLocalSemaphore if connection is None else AsyncRedisSemaphore
 
     def _stand_in_kind(self) -> type[AsyncLocalSemaphore]:
         return AsyncLocalSemaphore

@@ -7,7 +7,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 from steindamm.answers import Answer
 from steindamm.async_stand_ins import AsyncReplaceableBucket
@@ -63,15 +63,11 @@ class AsyncTokenBucket(AsyncChanging, TokenBucket):
         TypeError: A setting, or the connection, is of the wrong kind.
     """
 
-    if not TYPE_CHECKING:  # they, editors and help() read the parameters of __init__
-
-        def __new__(cls, *_: Any, connection: Any = None, **__: Any) -> Self:
-            """Choose the class by the connection."""
-            if cls is AsyncTokenBucket:
-                cls = AsyncLocalTokenBucket if connection is None else AsyncRedisTokenBucket
-            return super().__new__(cls)
-
-        __new__.__signature__ = inspect.signature(TokenBucket.__init__)
+    @classmethod
+    def _chosen(cls, connection: Any) -> type[TokenBucket]:
+        if cls is not AsyncTokenBucket:
+            return cls
+        return AsyncLocalTokenBucket if connection is None else AsyncRedisTokenBucket
 
     def _stand_in_kind(self) -> type[AsyncLocalTokenBucket]:
         return AsyncLocalTokenBucket

@@ -47,6 +47,17 @@ class Semaphore(Changing):
         self.connection = connection
         self._connect(connection)
 
+    def __new__(cls, *_: Any, connection: Any = None, **__: Any) -> Self:
+        """Choose the class by the connection."""
+        return super().__new__(cls._chosen(connection))  # type: ignore[return-value]
+
+    __new__.__signature__ = inspect.signature(__init__)  # type: ignore[attr-defined]
+    """Editors and `help()` read the parameters there."""
+
+    @classmethod
+    def _chosen(cls, connection: Any) -> type[Semaphore]:
+        return cls
+
     @classmethod
     def create(cls, name: str, **settings: Any) -> Self:
         """The same as calling the class."""

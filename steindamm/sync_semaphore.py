@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 from steindamm.answers import Answer
 from steindamm.backends.memory import MEMORY, MemorySemaphore
@@ -66,15 +65,11 @@ class SyncSemaphore(SyncChanging, Semaphore):
 
     _who = staticmethod(get_ident)
 
-    if not TYPE_CHECKING:  # they, editors and help() read the parameters of __init__
-
-        def __new__(cls, *_: Any, connection: Any = None, **__: Any) -> Self:
-            """Choose the class by the connection."""
-            if cls is SyncSemaphore:
-                cls = SyncLocalSemaphore if connection is None else SyncRedisSemaphore
-            return super().__new__(cls)
-
-        __new__.__signature__ = inspect.signature(Semaphore.__init__)
+    @classmethod
+    def _chosen(cls, connection: Any) -> type[Semaphore]:
+        if cls is not SyncSemaphore:
+            return cls
+        return SyncLocalSemaphore if connection is None else SyncRedisSemaphore
 
     def _stand_in_kind(self) -> type[SyncLocalSemaphore]:
         return SyncLocalSemaphore

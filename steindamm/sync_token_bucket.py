@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 from steindamm.answers import Answer
 from steindamm.backends.memory import MEMORY, MemoryBucket
@@ -67,15 +66,11 @@ class SyncTokenBucket(SyncChanging, TokenBucket):
         TypeError: A setting, or the connection, is of the wrong kind.
     """
 
-    if not TYPE_CHECKING:  # they, editors and help() read the parameters of __init__
-
-        def __new__(cls, *_: Any, connection: Any = None, **__: Any) -> Self:
-            """Choose the class by the connection."""
-            if cls is SyncTokenBucket:
-                cls = SyncLocalTokenBucket if connection is None else SyncRedisTokenBucket
-            return super().__new__(cls)
-
-        __new__.__signature__ = inspect.signature(TokenBucket.__init__)
+    @classmethod
+    def _chosen(cls, connection: Any) -> type[TokenBucket]:
+        if cls is not SyncTokenBucket:
+            return cls
+        return SyncLocalTokenBucket if connection is None else SyncRedisTokenBucket
 
     def _stand_in_kind(self) -> type[SyncLocalTokenBucket]:
         return SyncLocalTokenBucket
