@@ -6,7 +6,17 @@ from typing import Any
 
 
 class SteindammError(Exception):
-    """The base of all errors that steindamm raises on its own account."""
+    """The base of all errors that steindamm raises on its own account.
+
+    Example:
+        >>> from steindamm import SteindammError, SyncTokenBucket
+        >>> api = SyncTokenBucket("api, too slow", refill_frequency=60, initial_tokens=0, max_sleep=1)
+        >>> try:
+        ...     api.acquire()
+        ... except SteindammError as error:
+        ...     print(type(error).__name__)
+        MaxSleepExceededError
+    """
 
 
 class MaxSleepExceededError(SteindammError):

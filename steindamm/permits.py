@@ -79,7 +79,13 @@ class TokenPermit(Permit):
 
 
 class SyncTokenPermit(TokenPermit):
-    """What a sync token bucket gives."""
+    """What a sync token bucket gives.
+
+    Example:
+        >>> from steindamm import SyncTokenBucket
+        >>> SyncTokenBucket("api, acquired").acquire()
+        <SyncTokenPermit of 'api, acquired'>
+    """
 
     __slots__ = ()
 
@@ -114,7 +120,14 @@ class SyncTokenPermit(TokenPermit):
 
 
 class AsyncTokenPermit(TokenPermit):
-    """What an async token bucket gives."""
+    """What an async token bucket gives.
+
+    Example:
+        >>> import asyncio
+        >>> from steindamm import AsyncTokenBucket
+        >>> asyncio.run(AsyncTokenBucket("api, acquired by a task").acquire())
+        <AsyncTokenPermit of 'api, acquired by a task'>
+    """
 
     __slots__ = ()
 

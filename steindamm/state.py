@@ -27,6 +27,14 @@ MOST_LISTED = 1_000
 class Override:
     """Settings that are in force instead of those that the code says.
 
+    Example:
+        >>> from steindamm import SyncTokenBucket
+        >>> api = SyncTokenBucket("api, overridden", capacity=5)
+        >>> api.override(capacity=50, by="on call")
+        >>> override = api.state().override
+        >>> override.settings["capacity"], override.by
+        (50.0, 'on call')
+
     Parameters:
         settings: The settings by name.
         by: Who set them.
@@ -41,6 +49,14 @@ class Override:
 @dataclass(frozen=True, slots=True)
 class Counters:
     """What a limiter has answered since its state was begun.
+
+    Example:
+        >>> from steindamm import SyncTokenBucket
+        >>> api = SyncTokenBucket("api, counted", capacity=1)
+        >>> api.try_acquire() is None, api.try_acquire() is None
+        (False, True)
+        >>> api.state().counters
+        Counters(granted=1, deferred=0, refused=1, waited=0.0)
 
     Parameters:
         granted: To how many: start.
@@ -58,6 +74,14 @@ class Counters:
 @dataclass(frozen=True, slots=True)
 class TokenBucketState:
     """A token bucket at one moment. Times are seconds from now.
+
+    Example:
+        >>> from steindamm import SyncTokenBucket
+        >>> api = SyncTokenBucket("api, looked at", capacity=5, refill_frequency=60)
+        >>> with api(2):
+        ...     pass
+        >>> api.state().capacity, round(api.state().tokens), api.state().last_turn_in
+        (5.0, 3, 0.0)
 
     Parameters:
         name: Its name.
@@ -92,6 +116,14 @@ class TokenBucketState:
 class Holder:
     """Who holds a slot.
 
+    Example:
+        >>> import os
+        >>> from steindamm import SyncSemaphore
+        >>> with SyncSemaphore("writers, held") as permit:
+        ...     (holder,) = SyncSemaphore("writers, held").state().holders
+        >>> holder.pid == os.getpid(), holder.job_id, holder.age < 60
+        (True, None, True)
+
     Parameters:
         host: The machine.
         pid: The process on it.
@@ -111,6 +143,14 @@ class Holder:
 @dataclass(frozen=True, slots=True)
 class SemaphoreState:
     """A semaphore at one moment. Times are seconds from now.
+
+    Example:
+        >>> from steindamm import SyncSemaphore
+        >>> writers = SyncSemaphore("writers, looked at", capacity=2)
+        >>> with writers:
+        ...     state = writers.state()
+        >>> state.capacity, state.held, state.waiters
+        (2, 1, 0)
 
     Parameters:
         name: Its name.

@@ -17,6 +17,12 @@ Entry = tuple[str, bool, Any]
 class Whereabouts:
     """Where a job is that waits.
 
+    Example:
+        >>> from steindamm import Whereabouts
+        >>> found = Whereabouts(job_id="4711", limiter="mail api", turn_in=12.3, place=21)
+        >>> f"{found.job_id} waits for {found.limiter!r}, behind {found.place - 1} others"
+        "4711 waits for 'mail api', behind 20 others"
+
     Parameters:
         job_id: The job.
         limiter: The name of the limiter that it waits for.
