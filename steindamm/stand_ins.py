@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 from steindamm.answers import Answer
@@ -40,13 +40,29 @@ class AllOfStandInPermit(AllOfPermit):
         given: The permit of those that have a local limiter; None where there is none.
     """
 
-    __slots__ = ("given",)
+    __slots__ = ("_behind", "given")
     without_backend = True
 
     def __init__(self, name: str, permits: Sequence[Permit], given: AllOfPermit | None) -> None:
         super().__init__(name, permits, Visit(()))
         self.given = given
         self.waited = 0.0 if given is None else given.waited
+        self._behind = tuple(_behind(permits, () if given is None else given.permits))
+
+    def void(self) -> bool:
+        """Nothing comes of any of them; a local limiter of one that was settled was used, and keeps its tokens."""
+        for permit, local in self._behind:
+            if not permit.void():
+                local.void()
+        return super().void()
+
+
+def _behind(permits: Sequence[Permit], given: Sequence[Permit]) -> Iterator[tuple[TokenPermit, TokenPermit]]:
+    """Which of the permits that local limiters gave stands behind which."""
+    local = {each.name: each for each in given if isinstance(each, TokenPermit)}
+    for permit in permits:
+        if isinstance(permit, TokenPermit) and permit._limiter.name in local:
+            yield permit, local[permit._limiter.name]
 
 
 class Replaceable:
@@ -110,6 +126,8 @@ def marked_answer(answer: Answer, permit: Permit | None) -> Answer:
 class Nobody:
     """In place of a limiter whose cost can be settled."""
 
+    name = ""
+
     @property
     def backend(self) -> Nobody:
         """What is asked to settle it."""
@@ -121,6 +139,8 @@ class Nobody:
 
 class AsyncNobody:
     """The same for tasks."""
+
+    name = ""
 
     @property
     def backend(self) -> AsyncNobody:

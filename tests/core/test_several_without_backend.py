@@ -59,6 +59,18 @@ class TestSeveralLimits:
         await call(several.acquire)
         assert (await call(local.state)).tokens == 3
 
+    @pytest.mark.parametrize("actual", [1, 9])
+    async def test_keep_locally_what_was_settled_when_a_reservation_is_cancelled(
+        self, mortals: Limiters, server: Server, actual: int
+    ) -> None:
+        used, unused = mortals.local_bucket(capacity=10), mortals.local_bucket(capacity=10)
+        several = all_of((mortals.bucket(used), 4), (mortals.bucket(unused), 3), mortals.bucket("allow"))
+        server.kill()
+        reservation = await call(several.reserve)
+        await call(next(each for each in reservation.permit.permits if each.cost == 4).settle, actual)
+        await call(reservation.cancel)
+        assert [(await call(local.state)).tokens for local in (used, unused)] == [10 - actual, 10]
+
     async def test_are_asked_again_when_the_server_is_back(self, mortals: Limiters, server: Server) -> None:
         several = all_of(mortals.bucket("allow", capacity=100), mortals.semaphore("allow"))
         server.kill()
