@@ -189,7 +189,7 @@ class AsyncAllOf(AllOf):
         try:
             if turns.join(sleeper):
                 in_background(give_back_left_over_async(turns, backend.ask))
-            await sleeper.sleep_among(turns)
+            await sleeper.sleep_among(turns, backend.ask)
             turns.leave(sleeper)
         except asyncio.CancelledError:
             turns.let_go(sleeper)

@@ -182,7 +182,7 @@ class SyncAllOf(AllOf):
         try:
             if turns.join(sleeper):
                 give_back_left_over(turns, backend.ask)
-            sleeper.sleep_among(turns)
+            sleeper.sleep_among(turns, backend.ask)
             turns.leave(sleeper)
         except BaseException:
             turns.let_go(sleeper)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from steindamm.checks import LONGEST_TIME
 from steindamm.clock import monotonic
+from steindamm.errors import SteindammError
 from steindamm.rules import bucket
 from steindamm.rules.all_of import Ask, Decision, Request, Verdict, What
 from steindamm.rules.semaphore import Stay
@@ -146,8 +148,8 @@ class Booked(Sleeper):
         return bucket.Request(bucket.What.GIVE_BOOKING_BACK, self.cost, turn=self.turn)
 
     def left_among(self, turns: Turns) -> float:
-        """Seconds that it may sleep on."""
-        return min(self.due - monotonic(), turns.news_in()) if self.changed == turns.changed else 0.0
+        """Seconds until it is worth asking again: at its turn, or now, where the bucket's clock was set anew."""
+        return self.due - monotonic() if self.changed == turns.changed else 0.0
 
 
 class SyncBooked(Booked, SyncSleeper):
@@ -155,10 +157,14 @@ class SyncBooked(Booked, SyncSleeper):
 
     __slots__ = ()
 
-    def sleep_among(self, turns: Turns) -> None:
-        """Until the turn, or until it is worth asking again: the bucket's clock was set anew, or may have been."""
+    def sleep_among(self, turns: Turns, ask: Callable[[bucket.Request], bucket.Decision]) -> None:
+        """Until it is worth asking again. It may be the one who looks for news; a bucket that is silent has none."""
         while (left := self.left_among(turns)) > 0:
-            self._wait(left)
+            if (quiet := turns.news_in()) > 0:
+                self._wait(min(left, quiet))
+                continue
+            with suppress(SteindammError):
+                ask(self.look)
 
 
 class AsyncBooked(Booked, AsyncSleeper):
@@ -166,7 +172,11 @@ class AsyncBooked(Booked, AsyncSleeper):
 
     __slots__ = ()
 
-    async def sleep_among(self, turns: Turns) -> None:
-        """Until the turn, or until it is worth asking again: the bucket's clock was set anew, or may have been."""
+    async def sleep_among(self, turns: Turns, ask: Callable[[bucket.Request], Awaitable[bucket.Decision]]) -> None:
+        """Until it is worth asking again. It may be the one who looks for news; a bucket that is silent has none."""
         while (left := self.left_among(turns)) > 0:
-            await self._wait(left)
+            if (quiet := turns.news_in()) > 0:
+                await self._wait(min(left, quiet))
+                continue
+            with suppress(SteindammError):
+                await ask(self.look)

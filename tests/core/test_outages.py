@@ -15,7 +15,7 @@ from support.buckets import Kind, call
 from support.semaphores import until
 from support.servers import Cluster, Server
 
-from steindamm import AsyncTokenBucket, LimiterUnavailableError, SyncTokenBucket
+from steindamm import AsyncTokenBucket, LimiterUnavailableError, SyncTokenBucket, all_of, turns
 
 HOUR = 3_600.0
 
@@ -123,6 +123,22 @@ async def test_a_limiter_works_on_after_its_server_was_restarted(mortal_buckets:
     assert await call(bucket.try_acquire)
     assert await call(bucket.try_acquire)
     assert not await call(bucket.try_acquire)
+
+
+async def test_who_sleeps_at_several_limits_of_which_one_is_closed_does_not_notice_that_the_server_is_gone(
+    mortal_buckets: Kind, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks whether that one was opened, and keeps waiting where it is told nothing."""
+    monkeypatch.setattr(turns, "NEWS", 0.05)
+    closed, other = (mortal_buckets(max_sleep=0) for _ in range(2))
+    await call(closed.close_for, HOUR)
+    sleeper = asyncio.create_task(call(all_of(closed, other).acquire))
+    await until(lambda: len(closed._backend.turns._sleepers) == 1)
+    server.kill()
+    await asyncio.sleep(0.5)
+    assert not sleeper.done()
+    server.start()
+    await asyncio.wait_for(sleeper, 10)
 
 
 async def test_who_sleeps_until_its_turn_does_not_notice_that_the_server_is_gone(
