@@ -14,6 +14,7 @@ from steindamm.async_stand_ins import NOBODY, AsyncOpen, AsyncReplaceable
 from steindamm.backends.memory import MEMORY
 from steindamm.backends.memory_all_of import AsyncMemoryAllOf
 from steindamm.background import in_background, to_its_end
+from steindamm.decorating import is_coroutine_function, refuse_generator
 from steindamm.entered import this_task
 from steindamm.outages import ALLOW, RAISE
 from steindamm.permits import Permit
@@ -21,7 +22,6 @@ from steindamm.reservations import AsyncReservation
 from steindamm.rules import semaphore
 from steindamm.rules.all_of import REFUSALS, Decision, Request, Verdict
 from steindamm.rules.semaphore import Stay
-from steindamm.semaphore import refuse_generator
 from steindamm.several_limits import NOTHING_ASKED, AllOf, AllOfPermit
 from steindamm.sleepers import SECOND
 from steindamm.stand_ins import (
@@ -32,7 +32,6 @@ from steindamm.stand_ins import (
     strictest,
 )
 from steindamm.state import SemaphoreState, TokenBucketState
-from steindamm.token_bucket import is_coroutine_function
 from steindamm.turns import give_back_left_over_async
 from steindamm.visits import AsyncBooked, Visit
 

@@ -13,6 +13,7 @@ from steindamm.async_stand_ins import AsyncReplaceableSemaphore
 from steindamm.backends.memory import MEMORY, AsyncMemorySemaphore
 from steindamm.changing import AsyncChanging
 from steindamm.checks import checked_number, checked_seconds
+from steindamm.decorating import is_coroutine_function, refuse_generator
 from steindamm.entered import this_task
 from steindamm.errors import SteindammError
 from steindamm.permits import SlotPermit
@@ -20,11 +21,10 @@ from steindamm.reservations import AsyncReservation
 from steindamm.rules.changes import Change, Kind
 from steindamm.rules.live import UNSET
 from steindamm.rules.semaphore import Place, Standing, Stay
-from steindamm.semaphore import Semaphore, refuse_generator
+from steindamm.semaphore import Semaphore
 from steindamm.sleepers import SECOND
 from steindamm.state import SemaphoreState
 from steindamm.tickets import Ticket
-from steindamm.token_bucket import is_coroutine_function
 
 
 class AsyncSemaphore(AsyncChanging, Semaphore):

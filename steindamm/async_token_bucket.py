@@ -14,6 +14,7 @@ from steindamm.async_stand_ins import AsyncReplaceableBucket
 from steindamm.backends.memory import MEMORY, AsyncMemoryBucket
 from steindamm.background import in_background
 from steindamm.changing import AsyncChanging
+from steindamm.decorating import is_coroutine_function
 from steindamm.errors import SteindammError
 from steindamm.permits import AsyncTokenPermit
 from steindamm.reservations import AsyncReservation
@@ -21,7 +22,7 @@ from steindamm.rules.bucket import Decision, Request, Verdict, What
 from steindamm.rules.changes import NO_OVERRIDE, Change, Kind
 from steindamm.sleepers import SECOND, AsyncSleeper
 from steindamm.state import TokenBucketState
-from steindamm.token_bucket import TokenBucket, is_coroutine_function
+from steindamm.token_bucket import TokenBucket
 from steindamm.turns import give_back_left_over_async, sleep_until_turn_async
 
 

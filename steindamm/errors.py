@@ -147,7 +147,8 @@ class Throttled(SteindammError):  # noqa: N818 - what the server did, not what w
         told: Any = self.retry_after
         if told is None:
             return "the server said: not now"
-        return f"the server said: not now, in {f'{told:g}' if isinstance(told, (int, float)) else f'{told!r:.40}'} s"
+        seconds = f"{told:g}" if isinstance(told, (int, float)) else f"{told!r:.40}"
+        return f"the server said: not now, in {seconds} s"
 
 
 class LimiterUnavailableError(SteindammError):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Hashable
 from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 
 from steindamm.answers import Answer
+from steindamm.by_connection import ByConnection
 from steindamm.changing import Changing, signed
 from steindamm.checks import checked_slots
 from steindamm.clock import monotonic
@@ -24,7 +24,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Semaphore(Changing):
+class Semaphore(ByConnection, Changing):
     """The base of `SyncSemaphore` and `AsyncSemaphore`, which say how to use it."""
 
     _backend: Any
@@ -46,17 +46,6 @@ class Semaphore(Changing):
         self.on_unavailable = checked_on_unavailable(on_unavailable, self._stand_in_kind())
         self.connection = connection
         self._connect(connection)
-
-    def __new__(cls, *_: Any, connection: Any = None, **__: Any) -> Self:
-        """Choose the class by the connection."""
-        return super().__new__(cls._chosen(connection))  # type: ignore[return-value]
-
-    __new__.__signature__ = inspect.signature(__init__)  # type: ignore[attr-defined]
-    """Editors and `help()` read the parameters there."""
-
-    @classmethod
-    def _chosen(cls, connection: Any) -> type[Semaphore]:
-        return cls
 
     @classmethod
     def create(cls, name: str, **settings: Any) -> Self:
@@ -142,9 +131,3 @@ class Semaphore(Changing):
         if permit.name != self.name:
             raise ValueError(f"permit must be of the semaphore {self.name!r}, not of {permit.name!r}")
         return permit
-
-
-def refuse_generator(function: Callable[..., Any]) -> None:
-    """Calling it runs nothing, so that a slot held for the call would be held for nothing."""
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise TypeError(f"{function!r} is a generator, which runs after its call: take the slot by a block inside it")

@@ -13,13 +13,13 @@ from steindamm.answers import Answer
 from steindamm.backends.memory import MEMORY
 from steindamm.backends.memory_all_of import MemoryAllOf
 from steindamm.bell import Bell
+from steindamm.decorating import is_asynchronous, refuse_generator
 from steindamm.outages import ALLOW, RAISE
 from steindamm.permits import Permit
 from steindamm.reservations import SyncReservation
 from steindamm.rules import semaphore
 from steindamm.rules.all_of import REFUSALS, Decision, Request, Verdict
 from steindamm.rules.semaphore import Stay
-from steindamm.semaphore import refuse_generator
 from steindamm.several_limits import NOTHING_ASKED, AllOf, AllOfPermit
 from steindamm.sleepers import SECOND
 from steindamm.stand_ins import (
@@ -32,7 +32,6 @@ from steindamm.stand_ins import (
 from steindamm.state import SemaphoreState, TokenBucketState
 from steindamm.sync_semaphore import SyncSemaphore
 from steindamm.sync_stand_ins import NOBODY, SyncOpen, SyncReplaceable
-from steindamm.token_bucket import is_asynchronous
 from steindamm.turns import give_back_left_over
 from steindamm.visits import SyncBooked, Visit
 

@@ -13,18 +13,18 @@ from steindamm.backends.memory import MEMORY, MemorySemaphore
 from steindamm.bell import Bell
 from steindamm.changing import SyncChanging
 from steindamm.checks import checked_number, checked_seconds
+from steindamm.decorating import is_asynchronous, refuse_generator
 from steindamm.errors import SteindammError
 from steindamm.permits import SlotPermit
 from steindamm.reservations import SyncReservation
 from steindamm.rules.changes import Change, Kind
 from steindamm.rules.live import UNSET
 from steindamm.rules.semaphore import Place, Standing, Stay
-from steindamm.semaphore import Semaphore, refuse_generator
+from steindamm.semaphore import Semaphore
 from steindamm.sleepers import SECOND
 from steindamm.state import SemaphoreState
 from steindamm.sync_stand_ins import SyncReplaceableSemaphore
 from steindamm.tickets import Ticket
-from steindamm.token_bucket import is_asynchronous
 
 
 class SyncSemaphore(SyncChanging, Semaphore):

@@ -10,6 +10,7 @@ from typing import Any
 from steindamm.answers import Answer
 from steindamm.backends.memory import MEMORY, MemoryBucket
 from steindamm.changing import SyncChanging
+from steindamm.decorating import is_asynchronous
 from steindamm.permits import SyncTokenPermit
 from steindamm.reservations import SyncReservation
 from steindamm.rules.bucket import Decision, Request, Verdict, What
@@ -17,7 +18,7 @@ from steindamm.rules.changes import NO_OVERRIDE, Change, Kind
 from steindamm.sleepers import SECOND, SyncSleeper
 from steindamm.state import TokenBucketState
 from steindamm.sync_stand_ins import SyncReplaceableBucket
-from steindamm.token_bucket import TokenBucket, is_asynchronous
+from steindamm.token_bucket import TokenBucket
 from steindamm.turns import give_back_left_over, sleep_until_turn
 
 

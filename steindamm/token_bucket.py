@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from steindamm.answers import Answer
+from steindamm.by_connection import ByConnection
 from steindamm.changing import Changing, checked_closure, signed
 from steindamm.checks import checked_number, checked_seconds
 from steindamm.errors import (
@@ -35,7 +35,7 @@ A_LITTLE = 1.0 * SECOND
 """Microseconds beyond `max_sleep` for which one who has slept until its turn waits for the pace."""
 
 
-class TokenBucket(Changing):
+class TokenBucket(ByConnection, Changing):
     """The base of `SyncTokenBucket` and `AsyncTokenBucket`, which say how to use it."""
 
     _backend: Any
@@ -76,17 +76,6 @@ class TokenBucket(Changing):
         self.on_unavailable = checked_on_unavailable(on_unavailable, self._stand_in_kind())
         self.connection = connection
         self._connect(connection)
-
-    def __new__(cls, *_: Any, connection: Any = None, **__: Any) -> Self:
-        """Choose the class by the connection."""
-        return super().__new__(cls._chosen(connection))  # type: ignore[return-value]
-
-    __new__.__signature__ = inspect.signature(__init__)  # type: ignore[attr-defined]
-    """Editors and `help()` read the parameters there."""
-
-    @classmethod
-    def _chosen(cls, connection: Any) -> type[TokenBucket]:
-        return cls
 
     @classmethod
     def create(cls, name: str, **settings: Any) -> Self:
@@ -251,13 +240,3 @@ class TokenBucket(Changing):
         if decision.wait == math.inf:
             return NoTokensAvailableError(self.name)
         return MaxSleepExceededError(self.name, decision.wait / SECOND, self.settings.max_sleep)
-
-
-def is_coroutine_function(function: Callable[..., Any]) -> bool:
-    """Whether calling it gives something to await, also where it is an object that is called."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
-
-
-def is_asynchronous(function: Callable[..., Any]) -> bool:
-    """Whether calling it gives something to await or to iterate with ``async for``."""
-    return is_coroutine_function(function) or inspect.isasyncgenfunction(function)

@@ -60,7 +60,8 @@ def change(terms: BucketTerms, state: BucketState, now: float, wanted: Change) -
     kind, numbers, note = wanted
     if state.live is None:
         state.live = Live(now)
-        state.live.born = now if is_young(state) else 0.0
+        if not is_young(state):
+            state.live.born = 0.0
     if kind is Kind.OVERRIDE:
         _override(terms, state, state.live, now, numbers, note)
     elif kind is Kind.REOPEN:

@@ -76,7 +76,7 @@ def test_a_job_that_is_lost_on_its_way_back_to_the_queue_is_sent_again(
     make_farm: Callable[..., Farm], broker: RabbitMQ, label: str
 ) -> None:
     with Proxy(broker.port) as network:
-        farm = make_farm(broker_url=broker.url.replace(str(broker.port), str(network.port)), task_default_queue="lossy")
+        farm = make_farm(broker_url=broker.url_at(network.port), task_default_queue="lossy")
         worker = farm.start(queue="lossy", concurrency=1)
         for number in range(6):
             farm.send("work", [label, "2/s", 1], f"{label} {number}")
@@ -94,7 +94,7 @@ def test_jobs_that_wait_keep_no_others_out_after_a_connection_was_lost(
 ) -> None:
     """A worker that was cut off while a job ran fetches less for a time, and then Celery sets what it may fetch."""
     with Proxy(broker.port) as network:
-        farm = make_farm(broker_url=broker.url.replace(str(broker.port), str(network.port)), task_default_queue="cut")
+        farm = make_farm(broker_url=broker.url_at(network.port), task_default_queue="cut")
         worker = farm.start(queue="cut", concurrency=2)
         farm.app.conf.broker_url = broker.url
         farm.send("unlimited", f"{label} long", 5.0)

@@ -32,7 +32,7 @@ class RabbitMQ:
 
     def __init__(self, binary: str, folder: Path) -> None:
         self.port = free_port()
-        self.url = f"amqp://guest:guest@{HOST}:{self.port}"
+        self.url = self.url_at(self.port)
         self._log = folder / "output.log"
         self._pid_file = folder / "pid"
         mapper_port = str(free_port())
@@ -64,6 +64,11 @@ class RabbitMQ:
         except BaseException:
             self.stop()
             raise
+
+    @staticmethod
+    def url_at(port: int) -> str:
+        """Where it is reached by this port, its own or that of a proxy."""
+        return f"amqp://guest:guest@{HOST}:{port}"
 
     def _start(self, command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:

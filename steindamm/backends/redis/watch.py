@@ -111,9 +111,12 @@ class Watched(Generic[Renewing]):
             if not ticket.fence:
                 ticket.due = 0.0
 
-    def overtakes(self, asked_at: float) -> bool:
-        """Whether those who wait were hurried while this answer, which may not tell what they missed, was under way."""
-        return asked_at < self._hurried_at
+    def catch_up(self, ticket: Ticket, asked_at: float) -> bool:
+        """One that waits is due now if the others were hurried while its answer was under way; whether it is."""
+        is_overtaken = asked_at < self._hurried_at
+        if is_overtaken:
+            ticket.due = 0.0
+        return is_overtaken
 
 
 def say_lost(name: str, ticket: Ticket) -> None:
@@ -170,8 +173,7 @@ class SyncWatch:
     def catch_up(self, ticket: Ticket, asked_at: float) -> None:
         """Renew at once one that waits, where it was asked for its place before those who wait were hurried."""
         with self._lock:
-            if self._watched.overtakes(asked_at):
-                ticket.due = 0.0
+            if self._watched.catch_up(ticket, asked_at):
                 self._bell.ring()
 
     def _run(self) -> None:
@@ -234,8 +236,7 @@ class AsyncWatch:
 
     def catch_up(self, ticket: Ticket, asked_at: float) -> None:
         """Renew at once one that waits, where it was asked for its place before those who wait were hurried."""
-        if self._watched.overtakes(asked_at):
-            ticket.due = 0.0
+        if self._watched.catch_up(ticket, asked_at):
             self._changed.set()
 
     async def _run(self) -> None:
